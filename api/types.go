@@ -1,0 +1,129 @@
+package api
+
+import "time"
+
+// Kinds of templates a session can be made from.
+const (
+	KindCodeInterpreter = "CodeInterpreter"
+	KindAgentRuntime    = "AgentRuntime"
+)
+
+// Headers of the protocol.
+const (
+	// HeaderSessionID names the session of a data-plane request, and is set on
+	// every data-plane answer that belongs to a session.
+	HeaderSessionID = "X-Agentcube-Session-Id"
+	// HeaderRequestID is taken from the request when sane, else made, and is set on every answer.
+	HeaderRequestID = "X-Request-Id"
+	// HeaderIdempotencyKey on create: the same key gives the same session.
+	HeaderIdempotencyKey = "Idempotency-Key"
+)
+
+// CreateRequest is the body of POST /v1/code-interpreter and
+// /v1/agent-runtime. Unknown fields are ignored, as older clients send more.
+type CreateRequest struct {
+	// Name and Namespace name the template; both are required.
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
+	// PublicKey is the session key's public half: base64 (standard alphabet,
+	// padding optional) of a PEM "PUBLIC KEY" block holding an RSA key of at
+	// least 2048 bits. Empty makes a managed session, for which the Router signs.
+	PublicKey string `json:"publicKey,omitempty"`
+	// TTL, in seconds, shortens the session's longest life; 0 means the template's.
+	TTL int64 `json:"ttl,omitempty"`
+	// Metadata is kept with the session and shown by get and list.
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+// EntryPoint is a port of a sandbox that the Router forwards to.
+type EntryPoint struct {
+	// Path is the prefix of invocation paths that go to this port.
+	Path string `json:"path"`
+	// Protocol is "HTTP" or "HTTPS".
+	Protocol string `json:"protocol"`
+	// Endpoint is host:port. Locally the host is the sandbox id: it can be
+	// reached through the Router only.
+	Endpoint string `json:"endpoint"`
+}
+
+// CreateResponse answers a create request, with status 200.
+type CreateResponse struct {
+	Kind        string       `json:"kind"` // always "Sandbox"
+	SessionID   string       `json:"sessionId"`
+	SandboxID   string       `json:"sandboxId"`
+	SandboxName string       `json:"sandboxName"`
+	EntryPoints []EntryPoint `json:"entryPoints"`
+	OwnerID     string       `json:"ownerId,omitempty"`
+	// Session describes the new session in full.
+	Session Session `json:"session"`
+}
+
+// State of a session: pending, running, paused, ended.
+type State string
+
+// The states: pending → running ⇄ paused → ended.
+const (
+	StatePending State = "pending"
+	StateRunning State = "running"
+	StatePaused  State = "paused"
+	StateEnded   State = "ended"
+)
+
+// Fate is why a session ended. It is kept after the end.
+type Fate string
+
+// The fates.
+const (
+	FateDeleted     Fate = "deleted"       // its owner deleted it
+	FateIdle        Fate = "idle"          // no request for the idle time-out
+	FateExpired     Fate = "expired"       // its longest life or ttl was over
+	FateOutOfMemory Fate = "out-of-memory" // the sandbox went over its memory limit
+	FateHostLost    Fate = "host-lost"     // the sandbox was gone when AgentCube came back, or its host died
+	FateFailed      Fate = "failed"        // it could not be made, or the sandbox died
+)
+
+// Auth says who can sign requests for a session.
+type Auth string
+
+// The two kinds of sessions.
+const (
+	// AuthClientKey: only the holder of the session's private key.
+	AuthClientKey Auth = "client-key"
+	// AuthManaged: the Router signs for the owner.
+	AuthManaged Auth = "managed"
+)
+
+// Session is what the native API shows of a session. Times are UTC, RFC 3339.
+type Session struct {
+	SessionID string `json:"sessionId"`
+	// Kind, Namespace and Name say which template it was made from.
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	State     State  `json:"state"`
+	// Fate and Reason are set once the session has ended: Fate is one of the
+	// stable words, Reason one sentence for people.
+	Fate   Fate   `json:"fate,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	Owner  string `json:"owner"`
+	Auth   Auth   `json:"auth"`
+	// Isolation is what separates the sandbox from its host, as it really is:
+	// "gvisor" (systrap or kvm platform), "kata", "runc", "none".
+	Isolation string `json:"isolation"`
+	SandboxID string `json:"sandboxId"`
+	// IdleTimeoutSeconds is how long the session may go without a request.
+	IdleTimeoutSeconds float64           `json:"idleTimeoutSeconds"`
+	CreatedAt          time.Time         `json:"createdAt"`
+	ExpiresAt          time.Time         `json:"expiresAt"`
+	LastActivityAt     time.Time         `json:"lastActivityAt"`
+	EndedAt            *time.Time        `json:"endedAt,omitempty"`
+	Metadata           map[string]string `json:"metadata,omitempty"`
+}
+
+// SessionList is one page of GET /v1/sessions, newest session first.
+type SessionList struct {
+	// Sessions is never null.
+	Sessions []Session `json:"sessions"`
+	// NextPageToken, when not empty, gets the next page as ?pageToken=.
+	NextPageToken string `json:"nextPageToken,omitempty"`
+}

@@ -1,0 +1,113 @@
+package sandbox
+
+import (
+	"errors"
+	"time"
+)
+
+// Errors that drivers return, wrapped; test with errors.Is.
+var (
+	ErrExists      = errors.New("sandbox already exists")
+	ErrNotFound    = errors.New("sandbox not found")
+	ErrNotRunning  = errors.New("sandbox is not running")
+	ErrRefused     = errors.New("connection refused in the sandbox")
+	ErrNoImage     = errors.New("image not found")
+	ErrFull        = errors.New("no room for another sandbox")
+	ErrInvalidSpec = errors.New("invalid sandbox spec")
+	ErrClosed      = errors.New("driver is closed")
+)
+
+// AgentPort is the TCP port inside every sandbox on which PicoD listens.
+const AgentPort uint16 = 8080
+
+// Spec describes the sandbox to be made.
+type Spec struct {
+	// ID names the sandbox: 1 to 63 characters of [a-z0-9-]. The caller
+	// chooses it, so that a record of the sandbox can be written first.
+	ID string
+	// Image is a reference that the driver can resolve.
+	Image string
+	// Command and Args replace what the sandbox's first process would be.
+	// Both empty means PicoD, serving the data-plane API.
+	Command []string
+	Args    []string
+	// Env is added to the environment of what runs in the sandbox.
+	Env map[string]string
+	// Resources bound the sandbox.
+	Resources Resources
+	// RunAsRoot runs user code as root inside the sandbox; otherwise it is an
+	// unprivileged user, and PicoD is out of its reach.
+	RunAsRoot bool
+	// Workspace is the working directory, upload root and HOME of user code.
+	Workspace string
+	// BootstrapKey is the PEM public key whose holder may hand PicoD its session key.
+	BootstrapKey string
+	// Labels are kept with the sandbox and returned by Get and List.
+	Labels map[string]string
+	// MinIsolation, when not empty, is the isolation that the sandbox must have at least.
+	MinIsolation string
+}
+
+// Resources bound a sandbox. Zero means the driver's default, never "no limit".
+type Resources struct {
+	// CPUMillis is CPU time per second of wall-clock time, in thousandths of a core.
+	CPUMillis int64
+	// MemoryBytes bounds all memory of the sandbox, the kernel's share included.
+	MemoryBytes int64
+	// DiskBytes bounds what can be written to its file system.
+	DiskBytes int64
+	// Processes bounds the number of processes and threads of user code.
+	Processes int64
+}
+
+// Sandbox describes a sandbox that exists.
+type Sandbox struct {
+	ID        string
+	CreatedAt time.Time
+	Labels    map[string]string
+	// Isolation is what separates it from the host, as it really is.
+	Isolation string
+	// Exit is nil while the sandbox runs.
+	Exit *Exit
+}
+
+// ExitReason is why a sandbox ended by itself.
+type ExitReason string
+
+// The reasons.
+const (
+	ExitOutOfMemory ExitReason = "out-of-memory" // the kernel ended it at its memory limit
+	ExitStopped     ExitReason = "stopped"       // its first process ended
+	ExitLost        ExitReason = "lost"          // it was gone when looked for (reboot, killed from outside)
+)
+
+// Exit tells that a sandbox ended by itself.
+type Exit struct {
+	ID     string
+	Reason ExitReason
+	// Detail is one sentence for people; it holds nothing that user code printed.
+	Detail string
+	At     time.Time
+}
+
+// Limit is one resource limit and how it is held on this machine.
+type Limit struct {
+	// Name is "cpu", "memory", "processes" or "disk".
+	Name     string `json:"name"`
+	Enforced bool   `json:"enforced"`
+	// How says by what it is enforced, or why it is not.
+	How string `json:"how"`
+}
+
+// Capabilities of a driver on this machine.
+type Capabilities struct {
+	// Driver is its name: "gvisor", "kube", "fake".
+	Driver string `json:"driver"`
+	// Isolation is what its sandboxes have: "gvisor", ...
+	Isolation string `json:"isolation"`
+	// Platform is how, such as "systrap".
+	Platform string  `json:"platform"`
+	Limits   []Limit `json:"limits"`
+	Pause    bool    `json:"pause"`
+	Fork     bool    `json:"fork"`
+}
