@@ -1,0 +1,279 @@
+package client
+
+import (
+	"context"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/volcano-sh/agentcube/api"
+)
+
+// DefaultBaseURL is where `agentcube up` listens when nothing is configured.
+const DefaultBaseURL = "http://localhost:8080"
+
+const (
+	// maxAnswer bounds a JSON answer. PicoD bounds command output well below it.
+	maxAnswer = 256 << 20
+	// maxErrorAnswer bounds what is read of a failed answer.
+	maxErrorAnswer = 64 << 10
+	// controlTimeout bounds a control-plane call whose context has no deadline.
+	controlTimeout = 2 * time.Minute
+)
+
+// Config says where the servers are and how the caller shows who it is. The
+// zero Config is a local AgentCube with no token.
+type Config struct {
+	// BaseURL is the address of both planes; default DefaultBaseURL.
+	BaseURL string
+	// WorkloadManagerURL and RouterURL override BaseURL for one plane.
+	WorkloadManagerURL string
+	RouterURL          string
+	// Token is the bearer token for the control plane and for managed sessions.
+	Token string
+	// LocalToken is used when Token is empty, and only towards loopback
+	// addresses: it opens this machine's AgentCube and nothing else, so it
+	// must never reach another one.
+	LocalToken string
+	// HTTPClient makes the requests; default is one of its own with pooled
+	// connections and without an overall time-out.
+	HTTPClient *http.Client
+	// UserAgent is sent with every request; default "agentcube-go".
+	UserAgent string
+}
+
+// Client makes requests to one AgentCube. Make it with New.
+type Client struct {
+	manager *url.URL
+	router  *url.URL
+	token   string
+	local   string
+	http    *http.Client
+	agent   string
+}
+
+// New checks cfg and returns a Client. It makes no connection.
+func New(cfg Config) (*Client, error) {
+	base := cfg.BaseURL
+	if base == "" {
+		base = DefaultBaseURL
+	}
+	manager, err := parseBase("workload manager", cfg.WorkloadManagerURL, base)
+	if err != nil {
+		return nil, err
+	}
+	router, err := parseBase("router", cfg.RouterURL, base)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		manager: manager, router: router,
+		token: cfg.Token, local: cfg.LocalToken,
+		agent: cfg.UserAgent,
+	}
+	if c.agent == "" {
+		c.agent = "agentcube-go"
+	}
+	hc := http.Client{}
+	if cfg.HTTPClient != nil {
+		hc = *cfg.HTTPClient
+	}
+	if hc.Transport == nil {
+		hc.Transport = newTransport()
+	}
+	if hc.CheckRedirect == nil {
+		hc.CheckRedirect = sameHostOnly
+	}
+	c.http = &hc
+	return c, nil
+}
+
+// Close drops idle connections. Requests in flight are not disturbed.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// ManagerURL is the address of the control plane, for messages.
+func (c *Client) ManagerURL() string { return c.manager.String() }
+
+func newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		MaxIdleConns:          256,
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       60 * time.Second,
+		ExpectContinueTimeout: time.Second,
+	}
+}
+
+// sameHostOnly refuses redirects that would carry a request, and what is in
+// it, to another server.
+func sameHostOnly(req *http.Request, via []*http.Request) error {
+	if len(via) >= 5 {
+		return errors.New("stopped after 5 redirects")
+	}
+	if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
+		return fmt.Errorf("refused redirect to another server, %s", req.URL.Host)
+	}
+	return nil
+}
+
+func parseBase(plane, own, base string) (*url.URL, error) {
+	text := own
+	if text == "" {
+		text = base
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("parse %s URL: %w", plane, err)
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
+		return nil, fmt.Errorf("parse %s URL: %q is not an http:// or https:// address", plane, text)
+	}
+	if u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return nil, fmt.Errorf("parse %s URL: %q must not hold a query, a fragment or a user", plane, text)
+	}
+	u.Path = strings.TrimSuffix(u.Path, "/")
+	u.RawPath = ""
+	return u, nil
+}
+
+// bearer returns the token that may be sent to u, or "".
+func (c *Client) bearer(u *url.URL) string {
+	if c.token != "" {
+		return c.token
+	}
+	if c.local != "" && isLoopback(u.Hostname()) {
+		return c.local
+	}
+	return ""
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// call is one request of the client.
+type call struct {
+	method string
+	base   *url.URL
+	// path is appended to the base and already percent-encoded.
+	path  string
+	query url.Values
+	// json, when not nil, is the body; else body, with length -1 for unknown.
+	json   []byte
+	body   io.Reader
+	length int64
+	ctype  string
+	header http.Header
+	// session and key are set for the data plane; a nil key means managed.
+	session string
+	key     *rsa.PrivateKey
+}
+
+// send makes the request. The caller closes the body of the answer, whose
+// status is below 400; every other answer has become an *APIError.
+func (c *Client) send(ctx context.Context, in call) (*http.Response, error) {
+	req, err := c.request(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, transportError(ctx, in.base, err)
+	}
+	if resp.StatusCode >= 400 {
+		defer resp.Body.Close()
+		return nil, readAPIError(resp)
+	}
+	return resp, nil
+}
+
+func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
+	target := in.base.String() + in.path
+	if len(in.query) > 0 {
+		target += "?" + in.query.Encode()
+	}
+	body := in.body
+	if in.json != nil {
+		body = strings.NewReader(string(in.json))
+	}
+	req, err := http.NewRequestWithContext(ctx, in.method, target, body)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	if in.body != nil {
+		req.ContentLength = in.length
+	}
+	for name, values := range in.header {
+		req.Header[name] = values
+	}
+	req.Header.Set("User-Agent", c.agent)
+	if in.json != nil {
+		req.Header.Set("Content-Type", "application/json")
+	} else if in.ctype != "" {
+		req.Header.Set("Content-Type", in.ctype)
+	}
+	if in.session != "" {
+		req.Header.Set(api.HeaderSessionID, in.session)
+	}
+	switch {
+	case in.key != nil:
+		token, err := signRequest(in.key, in.json, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	default:
+		if token := c.bearer(in.base); token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+	}
+	return req, nil
+}
+
+// sendJSON makes the request and decodes the JSON answer into out, which may
+// be nil.
+func (c *Client) sendJSON(ctx context.Context, in call, out any) error {
+	resp, err := c.send(ctx, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	limited := &io.LimitedReader{R: resp.Body, N: maxAnswer}
+	if out == nil {
+		_, err = io.Copy(io.Discard, limited)
+	} else {
+		err = json.NewDecoder(limited).Decode(out)
+	}
+	if err != nil {
+		if limited.N <= 0 {
+			return fmt.Errorf("read answer: longer than %d bytes", maxAnswer)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("read answer: %w", ctx.Err())
+		}
+		return &ConnectError{URL: in.base.String(), Err: fmt.Errorf("read answer: %w", err)}
+	}
+	return nil
+}
+
+// control bounds a control-plane call when the caller has not done so.
+func control(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, controlTimeout)
+}

@@ -1,0 +1,436 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/volcano-sh/agentcube/api"
+)
+
+// recorded is one request as a server saw it.
+type recorded struct {
+	method, uri string
+	header      http.Header
+	body        []byte
+	length      int64
+}
+
+// server answers every request by the next handler and keeps what it got.
+type server struct {
+	*httptest.Server
+	mu   sync.Mutex
+	seen []recorded
+}
+
+func serve(t *testing.T, answers ...http.HandlerFunc) *server {
+	t.Helper()
+	s := &server{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			// The client sent less than it said.
+			return
+		}
+		s.mu.Lock()
+		i := len(s.seen)
+		s.seen = append(s.seen, recorded{r.Method, r.RequestURI, r.Header.Clone(), body, r.ContentLength})
+		s.mu.Unlock()
+		if i >= len(answers) {
+			t.Errorf("unexpected request %d: %s %s", i, r.Method, r.RequestURI)
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		answers[i](w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *server) request(i int) recorded {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen[i]
+}
+
+func reply(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func connect(t *testing.T, cfg Config) *Client {
+	t.Helper()
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+const created = `{"kind":"Sandbox","sessionId":"abc","entryPoints":[],
+	"session":{"sessionId":"abc","kind":"CodeInterpreter","namespace":"default","name":"simple-codeinterpreter","auth":"client-key"}}`
+
+func TestKeyBoundSessionSignsEveryRequest(t *testing.T) {
+	srv := serve(t,
+		reply(200, created),
+		reply(200, `{"exit_code":3,"stdout":"out","stderr":"\ufffd","stderr_base64":"/w==","stdout_truncated":true,"duration":0.25}`),
+		reply(200, `{"files":[]}`),
+		reply(200, `{"path":"a b","size":2,"mode":"-rwx------"}`),
+		reply(200, `{"message":"ok"}`),
+	)
+	c := connect(t, Config{BaseURL: srv.URL, Token: "tok"})
+	ctx := t.Context()
+	s, err := c.CreateSession(ctx, CreateOptions{TTL: time.Minute, IdempotencyKey: "k1", Metadata: map[string]string{"a": "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.Execute(ctx, ExecRequest{Command: []string{"false", "ü"}, Timeout: 1500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.ExitCode != 3 || string(res.Stdout) != "out" || !bytes.Equal(res.Stderr, []byte{0xff}) ||
+		!res.StdoutTruncated || res.StderrTruncated || res.Duration != 250*time.Millisecond {
+		t.Errorf("result %+v", res)
+	}
+	if _, err := s.ListFiles(ctx, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Upload(ctx, "a b", strings.NewReader("hi"), UploadOptions{Mode: 0o700, Size: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	create := srv.request(0)
+	if got := create.header.Get("Authorization"); got != "Bearer tok" {
+		t.Errorf("create: Authorization %q", got)
+	}
+	if got := create.header.Get(api.HeaderIdempotencyKey); got != "k1" {
+		t.Errorf("create: idempotency key %q", got)
+	}
+	var body api.CreateRequest
+	if err := json.Unmarshal(create.body, &body); err != nil {
+		t.Fatal(err)
+	}
+	if body.Name != "simple-codeinterpreter" || body.Namespace != "default" || body.TTL != 60 || body.Metadata["a"] != "b" {
+		t.Errorf("create body %+v", body)
+	}
+	text, err := base64.RawStdEncoding.DecodeString(body.PublicKey)
+	if err != nil {
+		t.Fatalf("public key is not unpadded base64: %v", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		t.Fatalf("public key is not a PEM block: %q", text)
+	}
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	root := "/v1/namespaces/default/code-interpreters/simple-codeinterpreter/invocations/"
+	for i, want := range []struct {
+		uri   string
+		bound bool
+	}{1: {root + "api/execute", true}, 2: {root + "api/files?path=.", false}, 3: {root + "api/files", false}} {
+		if i == 0 {
+			continue
+		}
+		got := srv.request(i)
+		if got.uri != want.uri {
+			t.Errorf("request %d: %s, want %s", i, got.uri, want.uri)
+		}
+		if got.header.Get(api.HeaderSessionID) != "abc" {
+			t.Errorf("request %d: no session header", i)
+		}
+		claims := jwt.MapClaims{}
+		raw := strings.TrimPrefix(got.header.Get("Authorization"), "Bearer ")
+		if _, err := jwt.ParseWithClaims(raw, claims, func(*jwt.Token) (any, error) { return pub, nil },
+			jwt.WithValidMethods([]string{"RS256"}), jwt.WithIssuer("sdk-client"), jwt.WithExpirationRequired()); err != nil {
+			t.Errorf("request %d: token: %v", i, err)
+		}
+		if claims["exp"].(float64)-claims["iat"].(float64) != 300 {
+			t.Errorf("request %d: claims %v", i, claims)
+		}
+		sum := sha256.Sum256(got.body)
+		hash, ok := claims["body_sha256"]
+		if ok != want.bound || ok && hash != hex.EncodeToString(sum[:]) {
+			t.Errorf("request %d: body_sha256 %v", i, hash)
+		}
+	}
+	if got := string(srv.request(1).body); got != `{"command":["false","ü"],"timeout":"1.5s"}` {
+		t.Errorf("execute body %s", got)
+	}
+	if up := srv.request(3); up.length != int64(len(up.body)) {
+		t.Errorf("upload: content length %d of %d bytes", up.length, len(up.body))
+	}
+	if del := srv.request(4); del.method != "DELETE" || del.uri != "/v1/sessions/abc" || del.header.Get("Authorization") != "Bearer tok" {
+		t.Errorf("delete: %s %s", del.method, del.uri)
+	}
+}
+
+func TestUploadFormIsInTheOrderOfOlderClients(t *testing.T) {
+	srv := serve(t, reply(200, created), func(w http.ResponseWriter, r *http.Request) {}, reply(200, `{}`))
+	c := connect(t, Config{BaseURL: srv.URL})
+	s, err := c.CreateSession(t.Context(), CreateOptions{Managed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Body without a known size: sent in chunks, so the same form.
+	_, _ = s.Upload(t.Context(), "dir/n\"ame.txt", strings.NewReader("content"), UploadOptions{Size: SizeUnknown})
+	got := srv.request(1)
+	if got.length != -1 {
+		t.Errorf("content length %d, want unknown", got.length)
+	}
+	var names []string
+	for _, part := range strings.Split(string(got.body), "Content-Disposition: ")[1:] {
+		names = append(names, strings.SplitN(part, "\r\n", 2)[0])
+	}
+	want := []string{`form-data; name="path"`, `form-data; name="mode"`, `form-data; name="file"; filename="n\"ame.txt"`}
+	if fmt.Sprint(names) != fmt.Sprint(want) {
+		t.Errorf("parts %q, want %q", names, want)
+	}
+}
+
+func TestUploadOfAnotherSizeFails(t *testing.T) {
+	for _, size := range []int64{3, 9} {
+		srv := serve(t, reply(200, created), reply(200, `{}`))
+		c := connect(t, Config{BaseURL: srv.URL})
+		s, err := c.CreateSession(t.Context(), CreateOptions{Managed: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Upload(t.Context(), "x", strings.NewReader("1234"), UploadOptions{Size: size}); err == nil {
+			t.Errorf("upload of 4 bytes as %d succeeded", size)
+		}
+	}
+}
+
+func TestDownload(t *testing.T) {
+	srv := serve(t, reply(200, created), func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
+		_, _ = io.WriteString(w, "12345")
+	}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		_, _ = io.WriteString(w, "123")
+	})
+	c := connect(t, Config{BaseURL: srv.URL})
+	s, err := c.CreateSession(t.Context(), CreateOptions{Managed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, info, err := s.Download(t.Context(), "/workspace/a b#?%/../é")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(r)
+	_ = r.Close()
+	if string(body) != "12345" || err != nil || info.Size != 5 || info.Modified.Year() != 2006 {
+		t.Errorf("got %q, %v, %+v", body, err, info)
+	}
+	want := "/invocations/api/files/workspace/a%20b%23%3F%25/%2E%2E/%C3%A9"
+	if got := srv.request(1).uri; !strings.HasSuffix(got, want) {
+		t.Errorf("uri %s, want …%s", got, want)
+	}
+	r, _, err = s.Download(t.Context(), "cut")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = io.ReadAll(r); err == nil {
+		t.Error("a download that was cut short read as complete")
+	}
+	_ = r.Close()
+}
+
+func TestAPIErrors(t *testing.T) {
+	for _, tt := range []struct {
+		name, body string
+		status     int
+		want       APIError
+		is         error
+	}{
+		{"control plane", `{"error":"no such session","code":"SESSION_NOT_FOUND","message":"no such session","hint":"list them","requestId":"r1"}`,
+			404, APIError{Status: 404, Code: api.CodeSessionNotFound, Text: "no such session", Hint: "list them", RequestID: "r1"}, ErrNotFound},
+		{"ended", `{"error":"session has ended","code":"SESSION_ENDED","fate":"idle"}`,
+			410, APIError{Status: 410, Code: api.CodeSessionEnded, Text: "session has ended", Fate: api.FateIdle, RequestID: "hdr"}, ErrSessionEnded},
+		{"PicoD", `{"error":"Invalid token","code":401,"detail":"JWT verification failed","reason":"BAD_TOKEN"}`,
+			401, APIError{Status: 401, Code: "BAD_TOKEN", Text: "Invalid token", Detail: "JWT verification failed", RequestID: "hdr"}, ErrUnauthorized},
+		{"older control plane", `{"error":"SANDBOX_TIMEOUT","message":"not ready in time"}`,
+			500, APIError{Status: 500, Code: api.CodeSandboxTimeout, Text: "not ready in time", RequestID: "hdr"}, nil},
+		{"message only", `{"message":"code interpreter not found"}`,
+			404, APIError{Status: 404, Text: "code interpreter not found", RequestID: "hdr"}, ErrNotFound},
+		{"not JSON", `<html>`, 502, APIError{Status: 502, Text: "server answered 502 Bad Gateway", RequestID: "hdr"}, nil},
+		{"overload", `{"error":"busy","code":"SERVER_OVERLOADED"}`,
+			429, APIError{Status: 429, Code: api.CodeServerOverloaded, Text: "busy", RequestID: "hdr", RetryAfter: 7 * time.Second}, ErrOverloaded},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set(api.HeaderRequestID, "hdr")
+				if tt.status == 429 {
+					w.Header().Set("Retry-After", "7")
+				}
+				reply(tt.status, tt.body)(w, r)
+			})
+			_, err := connect(t, Config{BaseURL: srv.URL}).GetSession(t.Context(), "x")
+			var got *APIError
+			if !errors.As(err, &got) {
+				t.Fatalf("error %v is no APIError", err)
+			}
+			if *got != tt.want {
+				t.Errorf("got %+v, want %+v", *got, tt.want)
+			}
+			for _, sentinel := range []error{ErrNotFound, ErrUnauthorized, ErrSessionEnded, ErrOverloaded, ErrUnreachable} {
+				if errors.Is(err, sentinel) != (sentinel == tt.is) {
+					t.Errorf("errors.Is(%v, %v) is wrong", err, sentinel)
+				}
+			}
+		})
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	err = connect(t, Config{BaseURL: "http://" + addr}).Health(t.Context())
+	if !errors.Is(err, ErrUnreachable) {
+		t.Errorf("error %v, want ErrUnreachable", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = connect(t, Config{BaseURL: "http://" + addr}).Health(ctx)
+	if !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnreachable) {
+		t.Errorf("error %v, want context.Canceled", err)
+	}
+}
+
+func TestLocalTokenStaysOnThisMachine(t *testing.T) {
+	for _, tt := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{LocalToken: "l"}, "l"},
+		{Config{BaseURL: "http://127.0.0.1:1", LocalToken: "l"}, "l"},
+		{Config{BaseURL: "http://[::1]:1", LocalToken: "l"}, "l"},
+		{Config{BaseURL: "http://[::ffff:127.0.0.1]", LocalToken: "l"}, "l"},
+		{Config{BaseURL: "http://localhost.example.org", LocalToken: "l"}, ""},
+		{Config{BaseURL: "http://127.0.0.1.example.org", LocalToken: "l"}, ""},
+		{Config{BaseURL: "http://192.0.2.1", LocalToken: "l"}, ""},
+		{Config{BaseURL: "http://192.0.2.1", Token: "t", LocalToken: "l"}, "t"},
+		{Config{Token: "t", LocalToken: "l"}, "t"},
+	} {
+		c := connect(t, tt.cfg)
+		if got := c.bearer(c.manager); got != tt.want {
+			t.Errorf("%+v: token %q, want %q", tt.cfg, got, tt.want)
+		}
+	}
+}
+
+func TestRedirectToAnotherServerIsRefused(t *testing.T) {
+	other := serve(t)
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL+"/v1/sessions/x", http.StatusTemporaryRedirect)
+	})
+	if _, err := connect(t, Config{BaseURL: srv.URL, Token: "t"}).GetSession(t.Context(), "x"); err == nil {
+		t.Error("followed a redirect to another server")
+	}
+}
+
+func TestAttach(t *testing.T) {
+	key, err := NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := func(auth string) string {
+		return `{"sessionId":"abc","kind":"AgentRuntime","namespace":"n s","name":"a/b","auth":"` + auth + `"}`
+	}
+	srv := serve(t, reply(200, session("managed")), reply(200, `{"files":[]}`),
+		reply(200, session("managed")), reply(200, session("client-key")), reply(200, session("client-key")))
+	c := connect(t, Config{BaseURL: srv.URL, LocalToken: "loc"})
+	s, err := c.Attach(t.Context(), "abc", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ListFiles(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	if got := srv.request(1); got.uri != "/v1/namespaces/n%20s/agent-runtimes/a%2Fb/invocations/api/files?path=x" ||
+		got.header.Get("Authorization") != "Bearer loc" {
+		t.Errorf("managed request %s, Authorization %q", got.uri, got.header.Get("Authorization"))
+	}
+	if _, err := c.Attach(t.Context(), "abc", key); err == nil {
+		t.Error("attached to a managed session with a key")
+	}
+	if _, err := c.Attach(t.Context(), "abc", nil); err == nil {
+		t.Error("attached to a key-bound session without a key")
+	}
+	if _, err := c.Attach(t.Context(), "abc", key); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInvalidInputIsRefusedBeforeAnyRequest(t *testing.T) {
+	srv := serve(t)
+	c := connect(t, Config{BaseURL: srv.URL})
+	s := &Session{ID: "x", c: c}
+	key, err := NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for name, do := range map[string]func() error{
+		"sub-second ttl":  func() error { _, err := c.CreateSession(ctx, CreateOptions{TTL: time.Millisecond}); return err },
+		"negative ttl":    func() error { _, err := c.CreateSession(ctx, CreateOptions{TTL: -time.Second}); return err },
+		"managed and key": func() error { _, err := c.CreateSession(ctx, CreateOptions{Managed: true, Key: key}); return err },
+		"empty id":        func() error { _, err := c.GetSession(ctx, ""); return err },
+		"dots as id":      func() error { return c.DeleteSession(ctx, "..") },
+		"no command":      func() error { _, err := s.Execute(ctx, ExecRequest{}); return err },
+		"bad time-out":    func() error { _, err := s.Execute(ctx, ExecRequest{Command: []string{"a"}, Timeout: -1}); return err },
+		"setuid upload":   func() error { _, err := s.Upload(ctx, "a", nil, UploadOptions{Mode: 1 << 23}); return err },
+		"URL scheme":      func() error { _, err := New(Config{BaseURL: "ftp://x"}); return err },
+		"URL host":        func() error { _, err := New(Config{RouterURL: "localhost:8080"}); return err },
+		"URL query":       func() error { _, err := New(Config{BaseURL: "http://x/?a"}); return err },
+	} {
+		if do() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestListQuery(t *testing.T) {
+	srv := serve(t, reply(200, `{"sessions":[],"nextPageToken":"n"}`))
+	page, err := connect(t, Config{BaseURL: srv.URL + "/prefix/"}).ListSessions(t.Context(),
+		ListOptions{States: []api.State{api.StateRunning, api.StatePaused}, Limit: 5, PageToken: "p=1"})
+	if err != nil || page.NextPageToken != "n" {
+		t.Fatalf("page %+v, %v", page, err)
+	}
+	if got, want := srv.request(0).uri, "/prefix/v1/sessions?limit=5&pageToken=p%3D1&state=running&state=paused"; got != want {
+		t.Errorf("uri %s, want %s", got, want)
+	}
+}

@@ -1,0 +1,169 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+)
+
+// SizeUnknown is UploadOptions.Size when the length is not known ahead.
+const SizeUnknown = -1
+
+// File describes a file or directory in a session.
+type File struct {
+	// Name is the last element of the path, in a listing; of an upload, Path
+	// is the path relative to the workspace.
+	Name string `json:"name"`
+	Path string `json:"path,omitempty"`
+	// Size is in bytes.
+	Size int64 `json:"size"`
+	// Mode is as ls prints it, such as "-rw-r--r--".
+	Mode     string    `json:"mode"`
+	Modified time.Time `json:"modified"`
+	IsDir    bool      `json:"is_dir"`
+}
+
+// UploadOptions say how to write a file. The zero value has mode 0644 and
+// an empty file; say the size, or SizeUnknown.
+type UploadOptions struct {
+	// Mode is the permissions of the file; 0 means 0644. Only permission bits.
+	Mode fs.FileMode
+	// Size is how many bytes the reader gives. Another number of bytes fails
+	// the upload. SizeUnknown sends the body in chunks.
+	Size int64
+}
+
+// Upload streams what r gives to a file of the session, making the directories
+// above it. An existing file is replaced. remotePath is relative to the
+// workspace, or absolute.
+func (s *Session) Upload(ctx context.Context, remotePath string, r io.Reader, opts UploadOptions) (File, error) {
+	mode := opts.Mode
+	if mode == 0 {
+		mode = 0o644
+	}
+	if mode&^fs.ModePerm != 0 {
+		return File{}, fmt.Errorf("upload %s: mode %v has more than permission bits", remotePath, mode)
+	}
+	if opts.Size < SizeUnknown {
+		return File{}, fmt.Errorf("upload %s: size %d is negative", remotePath, opts.Size)
+	}
+	var frame bytes.Buffer
+	form := multipart.NewWriter(&frame)
+	err := form.WriteField("path", remotePath)
+	if err == nil {
+		err = form.WriteField("mode", fmt.Sprintf("%04o", mode))
+	}
+	if err == nil {
+		_, err = form.CreateFormFile("file", path.Base(remotePath))
+	}
+	head := frame.Len()
+	if err == nil {
+		err = form.Close()
+	}
+	if err != nil {
+		return File{}, fmt.Errorf("upload %s: %w", remotePath, err)
+	}
+	// The form around the file is small and known; the file is streamed
+	// between its two halves.
+	before, after := frame.Bytes()[:head], frame.Bytes()[head:]
+	in := s.invocation(http.MethodPost, "api/files")
+	in.ctype = form.FormDataContentType()
+	in.length = SizeUnknown
+	if opts.Size != SizeUnknown {
+		in.length = int64(frame.Len()) + opts.Size
+		r = &exactReader{r: r, left: opts.Size}
+	}
+	in.body = io.MultiReader(bytes.NewReader(before), r, bytes.NewReader(after))
+	var out File
+	if err := s.c.sendJSON(ctx, in, &out); err != nil {
+		return File{}, fmt.Errorf("upload %s: %w", remotePath, err)
+	}
+	return out, nil
+}
+
+// errOtherSize: the file changed, or the caller named a wrong size.
+var errOtherSize = errors.New("the file has another size than announced")
+
+// exactReader fails unless r gives exactly as many bytes as announced. Without
+// it the end of the form would be cut off, and the server might accept that.
+type exactReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (e *exactReader) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	e.left -= int64(n)
+	if e.left < 0 || err == io.EOF && e.left != 0 {
+		return 0, errOtherSize
+	}
+	return n, err
+}
+
+// WriteFile writes content to a file of the session with mode 0644.
+func (s *Session) WriteFile(ctx context.Context, remotePath string, content []byte) error {
+	_, err := s.Upload(ctx, remotePath, bytes.NewReader(content), UploadOptions{Size: int64(len(content))})
+	return err
+}
+
+// Download streams a file of the session. The caller closes the reader; an
+// error of reading means that the file is not complete. File.Size is
+// SizeUnknown when the server does not say.
+func (s *Session) Download(ctx context.Context, remotePath string) (io.ReadCloser, File, error) {
+	in := s.invocation(http.MethodGet, "api/files/"+escapePath(remotePath))
+	// Compression on the way would hide the size.
+	in.header = http.Header{"Accept-Encoding": {"identity"}}
+	resp, err := s.c.send(ctx, in)
+	if err != nil {
+		return nil, File{}, fmt.Errorf("download %s: %w", remotePath, err)
+	}
+	info := File{Name: path.Base(remotePath), Path: remotePath, Size: resp.ContentLength}
+	if at, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
+		info.Modified = at
+	}
+	return resp.Body, info, nil
+}
+
+// ListFiles lists a directory of the session, sorted by name; "" is the
+// workspace.
+func (s *Session) ListFiles(ctx context.Context, dir string) ([]File, error) {
+	if dir == "" {
+		dir = "."
+	}
+	ctx, cancel := control(ctx)
+	defer cancel()
+	in := s.invocation(http.MethodGet, "api/files")
+	in.query = url.Values{"path": {dir}}
+	var out struct {
+		Files []File `json:"files"`
+	}
+	if err := s.c.sendJSON(ctx, in, &out); err != nil {
+		return nil, fmt.Errorf("list files of %s: %w", dir, err)
+	}
+	return out.Files, nil
+}
+
+// escapePath escapes the elements of a path and keeps the slashes between
+// them. Dots are escaped by hand where they alone make an element, as "..",
+// left as it is, would be resolved on the way; PicoD decides about it.
+func escapePath(p string) string {
+	elems := strings.Split(strings.TrimLeft(p, "/"), "/")
+	for i, e := range elems {
+		switch e {
+		case ".", "..":
+			elems[i] = strings.ReplaceAll(e, ".", "%2E")
+		default:
+			elems[i] = url.PathEscape(e)
+		}
+	}
+	return strings.Join(elems, "/")
+}
