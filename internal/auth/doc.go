@@ -1,0 +1,12 @@
+// Package auth says who a caller is and signs and checks the tokens that pass
+// between the parts of AgentCube.
+//
+// Three things live here. An [Authenticator] turns a request into a
+// [Principal]; [Local] does so with the token file that the first start of
+// AgentCube makes. [LoadOrCreateRSAKey] and [ParseSessionPublicKey] read keys.
+// [SignInit], [SignRouter] and [VerifyRequest] make and check the JSON Web
+// Tokens that PicoD accepts.
+//
+// Nothing here logs, and no error text holds a token or a key. Errors that a
+// person can mend have a method Hint that says how.
+package auth

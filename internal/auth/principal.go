@@ -1,0 +1,65 @@
+package auth
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/volcano-sh/agentcube/api"
+)
+
+// Principal is an authenticated caller.
+type Principal struct {
+	// Name identifies the caller and is what sessions are owned by: "local"
+	// for the holder of the local token, "system:serviceaccount:<ns>:<name>"
+	// on Kubernetes. It is never empty for an authenticated caller.
+	Name string
+	// Admin may see and end sessions of other owners.
+	Admin bool
+}
+
+// Owns reports whether p may see and use what belongs to owner. What belongs
+// to nobody (an empty owner) is for administrators only.
+func (p Principal) Owns(owner string) bool {
+	return p.Admin || (owner != "" && p.Name == owner)
+}
+
+// Authenticator finds out who sent a request. It is safe for concurrent use.
+type Authenticator interface {
+	// Authenticate returns the caller of r. The error is an *api.Error that
+	// can be sent to the caller: 401 when the credentials are missing,
+	// malformed or wrong, 503 when they could not be checked.
+	Authenticate(r *http.Request) (Principal, error)
+}
+
+type principalKey struct{}
+
+// WithPrincipal returns a context that carries p.
+func WithPrincipal(ctx context.Context, p Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// FromContext returns the principal that WithPrincipal put into ctx.
+func FromContext(ctx context.Context) (Principal, bool) {
+	p, ok := ctx.Value(principalKey{}).(Principal)
+	return p, ok
+}
+
+// bearer takes the token out of an Authorization header: exactly "Bearer",
+// one space and a text without spaces. It returns the reason, in the words
+// that older clients know, when the header is not of this form.
+func bearer(r *http.Request) (string, *api.Error) {
+	values := r.Header.Values("Authorization")
+	if len(values) == 0 || (len(values) == 1 && values[0] == "") {
+		return "", unauthorized("Missing authorization header")
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	if len(values) > 1 || !ok || scheme != "Bearer" || strings.Contains(token, " ") {
+		return "", unauthorized("Invalid authorization header format")
+	}
+	return token, nil
+}
+
+func unauthorized(text string) *api.Error {
+	return api.Errorf(http.StatusUnauthorized, api.CodeUnauthorized, "%s", text)
+}
