@@ -1,0 +1,79 @@
+package template
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+)
+
+// AuthMode says whether PicoD serves the sandboxes of a template.
+type AuthMode string
+
+// The modes.
+const (
+	// AuthPicoD: PicoD is the first process and checks every request.
+	AuthPicoD AuthMode = "picod"
+	// AuthNone: the template's own command serves; AgentCube hands it no key
+	// and signs nothing for it.
+	AuthNone AuthMode = "none"
+)
+
+// Template is what sessions are made from, with every default filled in.
+type Template struct {
+	Kind      string // api.KindCodeInterpreter or api.KindAgentRuntime
+	Namespace string
+	Name      string
+
+	// Image is the reference of the image, as written.
+	Image string
+	// Command and Args are the sandbox's first process; both empty means PicoD.
+	Command []string
+	Args    []string
+	Env     map[string]string
+	// Resources bound a sandbox; no field is zero.
+	Resources sandbox.Resources
+	// RunAsRoot runs user code as root inside the sandbox.
+	RunAsRoot bool
+	// Workspace is the working directory, upload root and HOME of user code:
+	// an absolute, clean path.
+	Workspace string
+	// MinIsolation is the least isolation that is accepted, or empty.
+	MinIsolation string
+	// Labels are those of the template's Pods.
+	Labels map[string]string
+
+	// IdleTimeout and MaxDuration are positive.
+	IdleTimeout time.Duration
+	MaxDuration time.Duration
+	// Ports has at least one element.
+	Ports []Port
+	// WarmPoolSize is how many sandboxes wait ready-made; 0 or more.
+	WarmPoolSize int
+	AuthMode     AuthMode
+
+	// Origin says where it was read from, as "file:line".
+	Origin string
+}
+
+// Port is a port of a sandbox that requests are carried to.
+type Port struct {
+	Name string
+	// Path is the prefix of invocation paths that go to this port; it begins
+	// with a slash.
+	Path string
+	// Protocol is "HTTP" or "HTTPS".
+	Protocol string
+	Port     uint16
+}
+
+// clone copies t so deep that its holder may change it.
+func (t Template) clone() Template {
+	t.Command = slices.Clone(t.Command)
+	t.Args = slices.Clone(t.Args)
+	t.Env = maps.Clone(t.Env)
+	t.Labels = maps.Clone(t.Labels)
+	t.Ports = slices.Clone(t.Ports)
+	return t
+}
