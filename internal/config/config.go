@@ -1,0 +1,216 @@
+package config
+
+import (
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Config is every setting. The fields are read after Load; they are not
+// changed by anything but New, the flags and Load.
+type Config struct {
+	// Listen is the host:port that Workload Manager and Router serve on.
+	Listen string
+	// AllowNonLoopback permits a Listen address that other machines reach.
+	AllowNonLoopback bool
+	// DataDir holds the session store, keys, images and sandboxes.
+	DataDir string
+	// TemplateDir is the folder of CodeInterpreter and AgentRuntime files.
+	TemplateDir string
+	// TokenFile holds the token that callers on this machine show.
+	TokenFile string
+
+	LogLevel slog.Level
+	// LogFormat is "text" or "json".
+	LogFormat string
+
+	// DefaultImage is the image of templates that name none.
+	DefaultImage string
+	// Platform is gVisor's: "systrap", "kvm" or "auto".
+	Platform string
+	// MaxSandboxes bounds the sandboxes that exist at once; 0 means that
+	// memory alone decides.
+	MaxSandboxes int
+	// MemoryBudget bounds the sum of the memory limits of all sandboxes, in
+	// bytes; 0 means what the machine has.
+	MemoryBudget Bytes
+	// MaxSessionsPerOwner bounds the living sessions of one owner; 0 means no bound.
+	MaxSessionsPerOwner int
+	// MaxConcurrentRequests bounds requests in flight on /v1; 0 means no bound.
+	MaxConcurrentRequests int
+
+	// SandboxCreateTimeout bounds the making of one sandbox.
+	SandboxCreateTimeout time.Duration
+	// ShutdownTimeout is how long requests in flight may go on after SIGTERM.
+	ShutdownTimeout time.Duration
+	// EndedRetention is how long the record of an ended session is kept.
+	EndedRetention time.Duration
+	// KeepSessions leaves the sandboxes running at a clean shutdown, for the
+	// next start to adopt. Otherwise they are ended with fate host-lost.
+	KeepSessions bool
+
+	// WorkloadManagerURL and RouterURL are where the command-line client goes.
+	WorkloadManagerURL string
+	RouterURL          string
+	// APIToken is what the client shows instead of the content of TokenFile.
+	APIToken string
+
+	// NoColor is set by NO_COLOR and by TERM=dumb.
+	NoColor bool
+
+	file     string // the configuration file: asked for, then found
+	env      map[string]string
+	flags    *pflag.FlagSet
+	fields   []field
+	origins  map[string]string
+	problems []string
+}
+
+// New returns the defaults. environ is the environment as KEY=value, nil
+// means that of the process; of it only the home and XDG folders, NO_COLOR and
+// TERM count here, the settings in it are taken by Load.
+func New(environ []string) *Config {
+	if environ == nil {
+		environ = os.Environ()
+	}
+	c := &Config{env: map[string]string{}, origins: map[string]string{}}
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			c.env[name] = value
+		}
+	}
+	c.NoColor = c.env["NO_COLOR"] != "" || c.env["TERM"] == "dumb"
+	c.define(newPaths(c.env, os.Geteuid()))
+	return c
+}
+
+// BindFlags adds the flag --config and one for each of the settings with the
+// given keys, or for all when none is given; what fs already has stays. An
+// unknown key is a defect of the caller: BindFlags panics.
+func (c *Config) BindFlags(fs *pflag.FlagSet, keys ...string) {
+	if len(keys) == 0 {
+		for _, f := range c.fields {
+			keys = append(keys, f.key)
+		}
+	}
+	for _, name := range append(keys, "config") {
+		if name = kebab(name); fs.Lookup(name) == nil {
+			fs.AddFlag(c.flags.Lookup(name))
+		}
+	}
+}
+
+// Load adds the configuration file and the environment to what the flags have
+// set. What is wrong in them is reported by Validate, except for a file that
+// cannot be read, which is an error.
+func (c *Config) Load() error {
+	fileValues, err := c.readFile()
+	if err != nil {
+		return err
+	}
+	for _, f := range c.fields {
+		c.resolve(f, fileValues)
+	}
+	for _, key := range slices.Sorted(maps.Keys(fileValues)) {
+		if !c.known(key) {
+			v := fileValues[key]
+			c.problem("%s: %s: there is no such setting", v.origin, key)
+		}
+	}
+	if c.origins["templateDir"] == "" {
+		c.TemplateDir = c.templateDir()
+	}
+	return nil
+}
+
+// resolve gives one setting its value: that of the flag if it was given, else
+// that of the environment, else that of the file.
+func (c *Config) resolve(f field, fileValues map[string]fileValue) {
+	flag := c.flags.Lookup(kebab(f.key))
+	if flag.Changed {
+		c.origins[f.key] = "flag --" + flag.Name
+		if f.path {
+			c.absolute(f.key, flag.Value)
+		}
+		return
+	}
+	for _, name := range f.envNames() {
+		if value, ok := c.env[name]; ok && value != "" {
+			c.set(f, flag.Value, value, "environment "+name)
+			return
+		}
+	}
+	if v, ok := fileValues[f.key]; ok {
+		c.set(f, flag.Value, v.text, v.origin)
+	}
+}
+
+func (c *Config) set(f field, v pflag.Value, text, origin string) {
+	c.origins[f.key] = origin
+	shown := text
+	if f.secret {
+		shown = "(secret)"
+	}
+	if err := v.Set(text); err != nil {
+		c.problem("%s: %s: %q is not a valid %s", origin, f.key, shown, v.Type())
+	}
+}
+
+// absolute makes a path that was typed on the command line absolute. Paths
+// from elsewhere have no directory that they could be relative to.
+func (c *Config) absolute(key string, v pflag.Value) {
+	abs, err := filepath.Abs(v.String())
+	if err != nil {
+		c.problem("%s: %v", key, err)
+		return
+	}
+	if err := v.Set(abs); err != nil {
+		c.problem("%s: %v", key, err)
+	}
+}
+
+// Setting is one setting for display.
+type Setting struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	// Source is "default", "file <path>:<line>", "environment <NAME>" or
+	// "flag --<name>".
+	Source string `json:"source"`
+	Usage  string `json:"usage"`
+	// Env and Flag are the other two spellings of Key.
+	Env  string `json:"env"`
+	Flag string `json:"flag"`
+}
+
+// Settings returns all settings in a fixed order, secrets blotted out.
+func (c *Config) Settings() []Setting {
+	out := make([]Setting, 0, len(c.fields))
+	for _, f := range c.fields {
+		flag := c.flags.Lookup(kebab(f.key))
+		s := Setting{Key: f.key, Value: flag.Value.String(), Source: "default", Usage: flag.Usage, Env: f.envNames()[0], Flag: "--" + flag.Name}
+		if origin := c.origins[f.key]; origin != "" {
+			s.Source = origin
+		}
+		if f.key == "templateDir" {
+			s.Value = c.TemplateDir
+		}
+		if f.secret && s.Value != "" {
+			s.Value = "(set)"
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// File is the configuration file that was read, or "".
+func (c *Config) File() string { return c.file }
+
+func (c *Config) known(key string) bool {
+	return slices.ContainsFunc(c.fields, func(f field) bool { return f.key == key })
+}

@@ -1,0 +1,78 @@
+package config
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spf13/pflag"
+)
+
+// field is one setting: its key, and what is special about it. Value, default
+// and usage are those of the flag of the same name.
+type field struct {
+	key     string
+	moreEnv []string // names that clients before AgentCube's own know
+	path    bool
+	secret  bool
+}
+
+func (f field) envNames() []string {
+	name := "AGENTCUBE_" + strings.ToUpper(strings.ReplaceAll(kebab(f.key), "-", "_"))
+	return append([]string{name}, f.moreEnv...)
+}
+
+// kebab turns dataDir into data-dir.
+func kebab(key string) string {
+	var b strings.Builder
+	for _, r := range key {
+		if unicode.IsUpper(r) {
+			b.WriteByte('-')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}
+
+// define sets every default. It is the one list of all settings.
+func (c *Config) define(p paths) {
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	c.flags = fs
+	add := func(f field) string {
+		c.fields = append(c.fields, f)
+		return kebab(f.key)
+	}
+	key := func(k string) string { return add(field{key: k}) }
+	path := func(k string) string { return add(field{key: k, path: true}) }
+
+	fs.StringVar(&c.Listen, key("listen"), "127.0.0.1:8080", "address to serve on, as host:port")
+	fs.BoolVar(&c.AllowNonLoopback, key("allowNonLoopback"), false, "permit an address that other machines can reach")
+	fs.StringVar(&c.DataDir, path("dataDir"), p.data, "folder of the session store, keys, images and sandboxes")
+	fs.StringVar(&c.TemplateDir, path("templateDir"), "", "folder of template files (default /etc/agentcube/templates if it exists, else <data-dir>/templates)")
+	fs.StringVar(&c.TokenFile, path("tokenFile"), p.token, "file with the local token")
+	fs.TextVar(&c.LogLevel, key("logLevel"), slog.LevelInfo, "least level that is logged: debug, info, warn or error")
+	fs.StringVar(&c.LogFormat, key("logFormat"), "text", "text or json")
+
+	fs.StringVar(&c.DefaultImage, key("defaultImage"), "agentcube/python:latest", "image of templates that name none")
+	fs.StringVar(&c.Platform, key("platform"), "systrap", "how gVisor intercepts system calls: systrap, kvm, or auto for kvm where it works")
+	fs.IntVar(&c.MaxSandboxes, key("maxSandboxes"), 0, "most sandboxes at once; 0: as memory allows")
+	fs.Var(&c.MemoryBudget, key("memoryBudget"), "most memory that all sandboxes together may be promised, such as 8Gi; 0: what the machine has")
+	fs.IntVar(&c.MaxSessionsPerOwner, key("maxSessionsPerOwner"), 0, "most living sessions of one owner; 0: no bound")
+	fs.IntVar(&c.MaxConcurrentRequests, key("maxConcurrentRequests"), 1000, "most requests in flight; 0: no bound")
+
+	fs.DurationVar(&c.SandboxCreateTimeout, key("sandboxCreateTimeout"), 2*time.Minute, "longest time that making a sandbox may take")
+	fs.DurationVar(&c.ShutdownTimeout, key("shutdownTimeout"), 15*time.Second, "longest time that requests in flight may go on at shutdown")
+	fs.DurationVar(&c.EndedRetention, key("endedRetention"), 24*time.Hour, "how long the record of an ended session is kept")
+	fs.BoolVar(&c.KeepSessions, key("keepSessions"), false, "leave sandboxes running at shutdown, for the next start to adopt")
+
+	fs.StringVar(&c.WorkloadManagerURL, add(field{key: "workloadManagerUrl", moreEnv: []string{"WORKLOAD_MANAGER_URL", "WORKLOADMANAGER_URL"}}),
+		"http://localhost:8080", "where the client finds the Workload Manager")
+	fs.StringVar(&c.RouterURL, add(field{key: "routerUrl", moreEnv: []string{"ROUTER_URL"}}),
+		"http://localhost:8080", "where the client finds the Router")
+	fs.StringVar(&c.APIToken, add(field{key: "apiToken", moreEnv: []string{"API_TOKEN"}, secret: true}),
+		"", "token the client shows instead of the local one")
+
+	// Not a setting, as it says where the settings are.
+	fs.StringVar(&c.file, "config", "", "configuration file (default "+strings.Join(p.configFiles, ", then ")+")")
+}

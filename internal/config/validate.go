@@ -1,0 +1,135 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Error lists everything that is wrong with the settings.
+type Error struct {
+	Problems []string
+}
+
+// Error implements error: one problem per line.
+func (e *Error) Error() string {
+	return "invalid configuration: " + strings.Join(e.Problems, "\n")
+}
+
+// Hint says what to do next.
+func (e *Error) Hint() string {
+	return "\"agentcube config print\" shows each setting and where it comes from"
+}
+
+func (c *Config) problem(format string, args ...any) {
+	c.problems = append(c.problems, fmt.Sprintf(format, args...))
+}
+
+// Validate returns an *Error with all problems of the settings and of what
+// Load read, or nil.
+func (c *Config) Validate() error {
+	e := &Error{Problems: slices.Clone(c.problems)}
+	bad := func(key, format string, args ...any) {
+		where := key
+		if origin := c.origins[key]; origin != "" {
+			where = origin + ": " + key
+		}
+		e.Problems = append(e.Problems, where+": "+fmt.Sprintf(format, args...))
+	}
+	if host, problem := splitListen(c.Listen); problem != "" {
+		bad("listen", "%s", problem)
+	} else if !loopback(host) && !c.AllowNonLoopback {
+		bad("listen", "%s can be reached from other machines; set allowNonLoopback to permit it", c.Listen)
+	}
+	for key, path := range map[string]string{"dataDir": c.DataDir, "templateDir": c.TemplateDir, "tokenFile": c.TokenFile} {
+		if !filepath.IsAbs(path) {
+			bad(key, "%q is not an absolute path", path)
+		}
+	}
+	oneOf := func(key, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			bad(key, "%q is not one of %s", value, strings.Join(allowed, ", "))
+		}
+	}
+	oneOf("logFormat", c.LogFormat, "text", "json")
+	oneOf("platform", c.Platform, "systrap", "kvm", "auto")
+	for key, n := range map[string]int64{
+		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget),
+		"maxSessionsPerOwner": int64(c.MaxSessionsPerOwner), "maxConcurrentRequests": int64(c.MaxConcurrentRequests),
+	} {
+		if n < 0 {
+			bad(key, "%d is less than 0", n)
+		}
+	}
+	for key, d := range map[string]time.Duration{
+		"sandboxCreateTimeout": c.SandboxCreateTimeout, "shutdownTimeout": c.ShutdownTimeout, "endedRetention": c.EndedRetention,
+	} {
+		if d <= 0 {
+			bad(key, "%v is not more than 0", d)
+		}
+	}
+	for key, u := range map[string]string{"workloadManagerUrl": c.WorkloadManagerURL, "routerUrl": c.RouterURL} {
+		if parsed, err := url.Parse(u); err != nil || parsed.Host == "" || parsed.Scheme != "http" && parsed.Scheme != "https" {
+			bad(key, "%q is not an http or https URL", u)
+		}
+	}
+	if c.DefaultImage == "" {
+		bad("defaultImage", "is empty")
+	}
+	if len(e.Problems) == 0 {
+		return nil
+	}
+	slices.Sort(e.Problems)
+	return e
+}
+
+// splitListen returns the host of a listen address, or what is wrong with it.
+func splitListen(address string) (host, problem string) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", fmt.Sprintf("%q is not host:port", address)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", fmt.Sprintf("port %q is not a number from 0 to 65535", port)
+	}
+	return host, ""
+}
+
+// loopback reports whether only this machine reaches host. Of names only
+// "localhost" counts: what others mean is for the resolver to say.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// foreign are variables that begin like ours but belong to clients and charts.
+var foreign = []string{"AGENTCUBE_CONFIG", "AGENTCUBE_NAMESPACE", "AGENTCUBE_API_TOKEN", "AGENTCUBE_SPIFFE_TRUST_DOMAIN"}
+
+// Warnings are sentences about what is allowed but may not be meant.
+func (c *Config) Warnings() []string {
+	var out []string
+	if host, problem := splitListen(c.Listen); problem == "" && !loopback(host) {
+		out = append(out, fmt.Sprintf(
+			"listening on %s, which other machines can reach: whoever has the token can run code on this machine, and requests travel unencrypted", c.Listen))
+	}
+	known := slices.Clone(foreign)
+	for _, f := range c.fields {
+		known = append(known, f.envNames()...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.env)) {
+		if strings.HasPrefix(name, "AGENTCUBE_") && !slices.Contains(known, name) {
+			out = append(out, fmt.Sprintf("environment variable %s is not a setting and has no effect", name))
+		}
+	}
+	return out
+}
