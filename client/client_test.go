@@ -222,8 +222,8 @@ func TestUploadOfAnotherSizeFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Upload(t.Context(), "x", strings.NewReader("1234"), UploadOptions{Size: size}); err == nil {
-			t.Errorf("upload of 4 bytes as %d succeeded", size)
+		if _, err := s.Upload(t.Context(), "x", strings.NewReader("1234"), UploadOptions{Size: size}); !errors.Is(err, errOtherSize) {
+			t.Errorf("upload of 4 bytes as %d: %v", size, err)
 		}
 	}
 }

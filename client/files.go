@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -80,11 +81,15 @@ func (s *Session) Upload(ctx context.Context, remotePath string, r io.Reader, op
 	in.length = SizeUnknown
 	if opts.Size != SizeUnknown {
 		in.length = int64(frame.Len()) + opts.Size
-		r = &exactReader{r: r, left: opts.Size}
 	}
-	in.body = io.MultiReader(bytes.NewReader(before), r, bytes.NewReader(after))
+	src := &source{r: r, left: opts.Size, exact: opts.Size != SizeUnknown}
+	in.body = io.MultiReader(bytes.NewReader(before), src, bytes.NewReader(after))
 	var out File
 	if err := s.c.sendJSON(ctx, in, &out); err != nil {
+		// Not being able to read the file is no fault of the connection.
+		if own := src.err.Load(); own != nil && ctx.Err() == nil {
+			err = *own
+		}
 		return File{}, fmt.Errorf("upload %s: %w", remotePath, err)
 	}
 	return out, nil
@@ -93,18 +98,24 @@ func (s *Session) Upload(ctx context.Context, remotePath string, r io.Reader, op
 // errOtherSize: the file changed, or the caller named a wrong size.
 var errOtherSize = errors.New("the file has another size than announced")
 
-// exactReader fails unless r gives exactly as many bytes as announced. Without
-// it the end of the form would be cut off, and the server might accept that.
-type exactReader struct {
-	r    io.Reader
-	left int64
+// source is the file of an upload. It remembers its own failure, and fails
+// unless the file has exactly the announced size: without that the end of the
+// form would be cut off, and a server might accept that.
+type source struct {
+	r     io.Reader
+	left  int64
+	exact bool
+	err   atomic.Pointer[error]
 }
 
-func (e *exactReader) Read(p []byte) (int, error) {
-	n, err := e.r.Read(p)
-	e.left -= int64(n)
-	if e.left < 0 || err == io.EOF && e.left != 0 {
-		return 0, errOtherSize
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.left -= int64(n)
+	if s.exact && (s.left < 0 || err == io.EOF && s.left != 0) {
+		n, err = 0, errOtherSize
+	}
+	if err != nil && err != io.EOF {
+		s.err.Store(&err)
 	}
 	return n, err
 }
