@@ -1,0 +1,21 @@
+// Package sqlite keeps session records in one SQLite file, for a single node.
+//
+// The file is in write-ahead-log mode: readers never wait for the writer. One
+// connection writes, a few read. Each record is one row: the session as JSON,
+// beside it the columns that are searched, and LastActivity, which Touch moves
+// without rewriting the record.
+//
+// # What survives
+//
+// What a method has acknowledged is in the operating system's hands, so it
+// survives the death of the process at any moment, kill -9 included. After a
+// power cut the last acknowledged writes may be gone, but the file is consistent:
+// the setting is synchronous=NORMAL. With FULL every Touch, which is part of every
+// request, would wait for the disk (see BenchmarkTouch and
+// BenchmarkSynchronousFull), and it would save nothing: a power cut ends the
+// sandboxes too.
+//
+// A file that is damaged, or made by a newer AgentCube, is refused at Open with
+// a *FileError and left as it is. A single record that cannot be read is set
+// aside by Due and hides no other.
+package sqlite

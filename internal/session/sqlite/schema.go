@@ -1,0 +1,153 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// FileError is a file that cannot be used as a session store.
+type FileError struct {
+	Path    string
+	Problem string // completes the sentence "<path> ..."
+	Fix     string
+	Err     error // the cause, or nil
+}
+
+// Error implements error.
+func (e *FileError) Error() string {
+	if e.Err != nil {
+		return e.Path + " " + e.Problem + ": " + e.Err.Error()
+	}
+	return e.Path + " " + e.Problem
+}
+
+// Hint says what to do about the problem.
+func (e *FileError) Hint() string { return e.Fix }
+
+// Unwrap returns the cause.
+func (e *FileError) Unwrap() error { return e.Err }
+
+// migrations bring the schema from version i to i+1. They are added to, never
+// changed: files made by them exist.
+//
+// Times are nanoseconds since 1970, UTC. deadline is computed by SQLite so that
+// Touch, which writes last_activity alone, moves it too; the comparison is
+// written so that no sum can overflow. A quarantined row holds a record that
+// could not be read; ended_at is then when that was seen.
+var migrations = []string{`
+CREATE TABLE sessions (
+	id              TEXT PRIMARY KEY,
+	version         INTEGER NOT NULL DEFAULT 1,
+	owner           TEXT NOT NULL,
+	kind            TEXT NOT NULL,
+	state           TEXT NOT NULL,
+	idempotency_key TEXT,
+	created_at      INTEGER NOT NULL,
+	expires_at      INTEGER NOT NULL,
+	idle_timeout    INTEGER NOT NULL,
+	last_activity   INTEGER NOT NULL,
+	ended_at        INTEGER NOT NULL,
+	quarantined     INTEGER NOT NULL DEFAULT 0,
+	record          BLOB NOT NULL,
+	deadline        INTEGER GENERATED ALWAYS AS (
+		CASE WHEN idle_timeout < expires_at - last_activity THEN last_activity + idle_timeout ELSE expires_at END
+	) VIRTUAL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX sessions_idempotency ON sessions (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX sessions_due ON sessions (deadline) WHERE state <> 'ended' AND quarantined = 0;
+CREATE INDEX sessions_page ON sessions (created_at DESC, id);
+CREATE INDEX sessions_owner ON sessions (owner, created_at DESC, id);
+CREATE INDEX sessions_ended ON sessions (ended_at) WHERE state = 'ended' OR quarantined = 1;
+CREATE TABLE pings (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL);
+INSERT INTO pings VALUES (1, 0);
+`}
+
+// checkFile refuses a file that is damaged or is something else.
+func checkFile(ctx context.Context, db *sql.DB, path string) error {
+	rows, err := db.QueryContext(ctx, "PRAGMA quick_check(5)")
+	if err != nil {
+		return fileFailure(path, err)
+	}
+	defer rows.Close()
+	var found []string
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return fileFailure(path, err)
+		}
+		found = append(found, line)
+	}
+	if err := rows.Err(); err != nil {
+		return fileFailure(path, err)
+	}
+	if len(found) != 1 || found[0] != "ok" {
+		return damaged(path, errors.New(strings.Join(found, "; ")))
+	}
+	return nil
+}
+
+// migrate brings the schema up to date in one transaction, so that a kill in
+// the middle leaves the version that was.
+func migrate(ctx context.Context, db *sql.DB, path string) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fileFailure(path, err)
+	}
+	defer tx.Rollback()
+	var version, objects int
+	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return fileFailure(path, err)
+	}
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&objects); err != nil {
+		return fileFailure(path, err)
+	}
+	switch {
+	case version > len(migrations):
+		return &FileError{
+			Path:    path,
+			Problem: fmt.Sprintf("was made by a newer AgentCube (schema %d, this one knows %d)", version, len(migrations)),
+			Fix:     "use that version of AgentCube, or another data directory",
+		}
+	case version < 0, version == 0 && objects > 0:
+		return &FileError{Path: path, Problem: "is a SQLite file, but not a session store of AgentCube", Fix: "choose another data directory"}
+	case version == len(migrations):
+		return nil
+	}
+	for _, sql := range migrations[version:] {
+		if _, err := tx.ExecContext(ctx, sql); err != nil {
+			return fileFailure(path, fmt.Errorf("migrate schema: %w", err))
+		}
+	}
+	// A PRAGMA takes no bound parameters.
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations))); err != nil {
+		return fileFailure(path, err)
+	}
+	if err := tx.Commit(); err != nil {
+		return fileFailure(path, err)
+	}
+	return nil
+}
+
+func fileFailure(path string, err error) error {
+	var e *sqlite.Error
+	if errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_NOTADB || e.Code()&0xff == sqlite3.SQLITE_CORRUPT) {
+		return damaged(path, err)
+	}
+	return failure("use "+path, err)
+}
+
+func damaged(path string, cause error) error {
+	return &FileError{
+		Path:    path,
+		Problem: "is damaged or is not a session store",
+		Fix: fmt.Sprintf("restore %s from a backup, or move it away together with %s-wal and %s-shm and start again; "+
+			"without it the sessions that it held are lost and their sandboxes are removed", path, path, path),
+		Err: cause,
+	}
+}
