@@ -1,0 +1,64 @@
+"""Computers for code that you do not want to run on yours.
+
+Example::
+
+    from agentcube import CodeInterpreterClient
+
+    with CodeInterpreterClient() as client:
+        print(client.run_code("python", "print('hello')"))
+"""
+
+from ._client import CodeInterpreterClient
+from ._results import CommandResult, FileInfo
+from ._version import __version__
+from .exceptions import (
+    AgentCubeError,
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    CommandExecutionError,
+    CommandTimeoutError,
+    ConfigurationError,
+    ConflictError,
+    DiskFullError,
+    FileTransferError,
+    InternalServerError,
+    InvalidResponseError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    RateLimitError,
+    SessionEndedError,
+    UnsupportedLanguageError,
+)
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AgentCubeError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ClientClosedError",
+    "CodeInterpreterClient",
+    "CommandExecutionError",
+    "CommandResult",
+    "CommandTimeoutError",
+    "ConfigurationError",
+    "ConflictError",
+    "DiskFullError",
+    "FileInfo",
+    "FileTransferError",
+    "InternalServerError",
+    "InvalidResponseError",
+    "NotFoundError",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "SessionEndedError",
+    "UnsupportedLanguageError",
+    "__version__",
+]

@@ -1,0 +1,182 @@
+"""Who the caller is: bearer tokens for the control plane, a key for each session."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._settings import Endpoint, TokenSettings, check_token
+from .exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+logger = logging.getLogger("agentcube")
+
+_KEY_BITS = 2048
+_SIGNATURE_LIFE = 300  # seconds
+_MAX_TOKEN_FILE = 64 * 1024
+
+
+class BearerTokens:
+    """Finds the token for a server.
+
+    Files are read anew for each request: Kubernetes replaces its token before it
+    expires, and ``agentcube up`` may have been set up afresh.
+    """
+
+    def __init__(self, settings: TokenSettings) -> None:
+        self._settings = settings
+        self._warned = False
+
+    def token_for(self, endpoint: Endpoint) -> str | None:
+        """The token to send to the endpoint, or None.
+
+        The local token is a key to this machine and is never sent to another one.
+        For this machine it goes before the service account's: that one lies in nearly
+        every Pod, the local one only where AgentCube was started.
+        """
+        if self._settings.fixed is not None:
+            return self._settings.fixed
+        if endpoint.is_loopback and self._settings.local_file is not None:
+            token = self._read(self._settings.local_file, private=True)
+            if token:
+                return token
+        if self._settings.service_account_file is not None:
+            return self._read(self._settings.service_account_file, private=False)
+        return None
+
+    def _read(self, path: Path, *, private: bool) -> str | None:
+        try:
+            with path.open("rb") as file:
+                info = os.fstat(file.fileno())
+                if not stat.S_ISREG(info.st_mode):
+                    raise ConfigurationError(f"token file {path} is not a regular file")
+                raw = file.read(_MAX_TOKEN_FILE)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ConfigurationError(f"cannot read token file {path}: {error.strerror}") from error
+        if private and os.name == "posix" and info.st_mode & 0o077 and not self._warned:
+            self._warned = True
+            logger.warning(
+                "other users of this machine can read the token file %s; run: chmod 600 %s",
+                path,
+                path,
+            )
+        token = raw.decode("ascii", errors="replace").strip()
+        return check_token(token, f"content of token file {path}") if token else None
+
+
+class SessionKey:
+    """The key of one session: an RSA key whose private half stays in this object.
+
+    Making a key takes tens to hundreds of milliseconds, most of them outside the
+    interpreter lock, so a thread does it while the program gets on. Whoever needs
+    the key waits for the rest of that time.
+    """
+
+    def __init__(self, pem: str | bytes | None = None) -> None:
+        """Begin to make a key, or load a private one from its PEM text.
+
+        Raises:
+            ConfigurationError: The text is not an unencrypted RSA key of 2048 bits or more.
+        """
+        self._lock = threading.Lock()
+        self._key: RSAPrivateKey | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        if pem is not None:
+            self._key = _load_private_key(pem)
+            return
+        # Not a daemon: the interpreter must not be torn down around OpenSSL.
+        self._thread = threading.Thread(target=self._generate, name="agentcube-key")
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return "<SessionKey>"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a session key cannot be pickled")
+
+    def public_key_field(self) -> str:
+        """The public half as the create request carries it: unpadded base64 of its PEM text."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+        pem = (
+            self._private_key()
+            .public_key()
+            .public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        )
+        return base64.b64encode(pem).rstrip(b"=").decode("ascii")
+
+    def sign(self, claims: Mapping[str, str | int]) -> str:
+        """A JWT over the claims, signed with RS256."""
+        import jwt  # noqa: PLC0415
+
+        return jwt.encode(dict(claims), self._private_key(), algorithm="RS256")
+
+    def _private_key(self) -> RSAPrivateKey:
+        # After a fork the thread is gone and its object says nothing.
+        if self._thread is not None and self._pid == os.getpid():
+            self._thread.join()
+        if self._key is None:
+            with self._lock:
+                if self._key is None:
+                    self._key = _new_private_key()
+        return self._key
+
+    def _generate(self) -> None:
+        key = _new_private_key()
+        import jwt  # noqa: F401, PLC0415  (slow to import: done here, while nobody waits)
+
+        self._key = key
+
+
+def request_claims(body_sha256: str | None, now: float | None = None) -> dict[str, str | int]:
+    """The claims of one data-plane request; a JSON body is bound by its hash."""
+    issued = int(time.time() if now is None else now)
+    claims: dict[str, str | int] = {
+        "iss": "sdk-client",
+        "iat": issued,
+        "exp": issued + _SIGNATURE_LIFE,
+    }
+    if body_sha256 is not None:
+        claims["body_sha256"] = body_sha256
+    return claims
+
+
+def _new_private_key() -> RSAPrivateKey:
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
+
+    return rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
+
+
+def _load_private_key(pem: str | bytes) -> RSAPrivateKey:
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
+
+    if not isinstance(pem, (str, bytes)):
+        raise TypeError(f"private_key is PEM text, not {type(pem).__name__}")
+    raw = pem.encode("utf-8", "replace") if isinstance(pem, str) else pem
+    try:
+        key = serialization.load_pem_private_key(raw, password=None)
+    except TypeError:
+        raise ConfigurationError("private_key is encrypted; decrypt it first") from None
+    except ValueError:
+        # The cause is dropped: it may quote the text.
+        raise ConfigurationError("private_key is not the PEM text of a private key") from None
+    if not isinstance(key, RSAPrivateKey):
+        raise ConfigurationError("private_key is not an RSA key")
+    if key.key_size < _KEY_BITS:
+        raise ConfigurationError(f"private_key has {key.key_size} bits; {_KEY_BITS} are needed")
+    return key

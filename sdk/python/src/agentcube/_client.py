@@ -1,0 +1,436 @@
+"""The client: one object, one session."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from . import _code, _files, _requests, _responses
+from ._http import Response, TransportError
+from ._requests import Multipart, Progress
+from ._results import CommandResult, FileInfo
+from ._session import Session
+from ._settings import Timeouts, resolve
+from .exceptions import (
+    AgentCubeError,
+    CommandExecutionError,
+    CommandTimeoutError,
+    ConfigurationError,
+    FileTransferError,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+logger = logging.getLogger("agentcube")
+
+_CHUNK = 256 * 1024
+_CLEAN_UP_TIMEOUT = 10.0
+# How PicoD says that it found no shell; a shell's own "not found" reads differently.
+_NO_SHELL = re.compile(r'exec: "sh":|fork/exec \S*/sh:')
+
+
+class CodeInterpreterClient:
+    """A computer of its own for code you do not want to run on yours.
+
+    The session begins at its first use: on entering a ``with`` block, or with the first
+    call. A client that was made and never used owns nothing. It ends when the block is
+    left, or with :meth:`stop`.
+
+    Only this object can run code in its session: it makes a key, keeps the private half
+    and signs every request with it. It may be used from several threads.
+
+    Args:
+        name: The template (``CodeInterpreter``) to make the session from.
+        namespace: The namespace of the template.
+        ttl: The longest life of the session, in seconds. The template may set a shorter one.
+        workload_manager_url: The control plane. Default: environment variable
+            ``WORKLOAD_MANAGER_URL`` or ``WORKLOADMANAGER_URL``, else ``http://localhost:8080``.
+        router_url: The data plane. Default: ``ROUTER_URL``, else ``http://localhost:8080``.
+        auth_token: The bearer token for the control plane. Default: ``API_TOKEN``,
+            ``AGENTCUBE_TOKEN``, the token that ``agentcube up`` left on this machine (only
+            for an address of this machine), the Kubernetes service account's token.
+        verbose: Log what the client does to the logger ``agentcube``, and to stderr if the
+            program has set up no logging. Keys, tokens, code and output are never logged.
+        session_id: Use this session instead of a new one. Without ``private_key`` it is
+            taken for one that was made without a key.
+        private_key: The PEM text of the RSA key (2048 bits or more) to use for the session.
+            Default: a new one.
+        connect_timeout: Seconds to wait for a connection.
+        create_timeout: Seconds to wait for a session to be created.
+        control_timeout: Seconds to wait for deletions, listings and small writes.
+        transfer_timeout: Seconds that an upload or download may make no progress.
+        max_retries: How often to try again where that cannot do anything twice: a refused
+            connection, and the creation of the session when the server is busy.
+
+    Raises:
+        ConfigurationError: A setting is malformed.
+        TypeError: A setting has the wrong type.
+    """
+
+    def __init__(
+        self,
+        name: str = "simple-codeinterpreter",
+        namespace: str = "default",
+        ttl: int = 3600,
+        workload_manager_url: str | None = None,
+        router_url: str | None = None,
+        auth_token: str | None = None,
+        verbose: bool = False,
+        *,
+        session_id: str | None = None,
+        private_key: str | bytes | None = None,
+        connect_timeout: float = 5.0,
+        create_timeout: float = 120.0,
+        control_timeout: float = 30.0,
+        transfer_timeout: float = 60.0,
+        max_retries: int = 3,
+    ) -> None:
+        if session_id is not None and not isinstance(session_id, str):
+            raise TypeError(f"session_id is a string, not {type(session_id).__name__}")
+        if session_id is not None and not re.fullmatch(r"[\x21-\x7e]+", session_id):
+            raise ConfigurationError("session_id is empty, or holds blanks or odd characters")
+        timeouts = Timeouts(connect_timeout, create_timeout, control_timeout, transfer_timeout)
+        settings = resolve(
+            name,
+            namespace,
+            ttl,
+            workload_manager_url,
+            router_url,
+            auth_token,
+            timeouts,
+            max_retries,
+        )
+        if verbose:
+            _log_verbosely()
+        self._session = Session(settings, session_id, private_key)
+        self._finalizer = weakref.finalize(self, self._session.abandon)
+
+    def __repr__(self) -> str:
+        settings = self._session.settings
+        state = "stopped" if self._session.is_closed else self._session.known_id or "not started"
+        return f"<{type(self).__name__} {settings.namespace}/{settings.name}: {state}>"
+
+    def __enter__(self) -> Self:
+        """Begin the session.
+
+        Raises:
+            AgentCubeError: It could not be created.
+        """
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the session, also when the block raised.
+
+        A failed deletion is raised; if the block raised, that goes first and the failure is
+        logged and noted on it.
+        """
+        if self._session.is_forked:
+            return  # the session belongs to the parent process, which is still using it
+        try:
+            self.stop()
+        except AgentCubeError as error:
+            if exc is None:
+                raise
+            logger.warning("session was not deleted id=%s: %s", self._session.known_id, error)
+            if hasattr(exc, "add_note"):
+                exc.add_note(f"AgentCube session {self._session.known_id} was not deleted: {error}")
+
+    @property
+    def session_id(self) -> str:
+        """The id of the session; asking for it begins the session if need be.
+
+        It stays known after :meth:`stop`.
+
+        Raises:
+            AgentCubeError: The session could not be created.
+        """
+        return self._session.known_id or self._session.ensure()
+
+    def start(self) -> None:
+        """Begin the session now. Does nothing if it has begun.
+
+        Raises:
+            APIConnectionError: AgentCube cannot be reached.
+            APIStatusError: It refused: no such template, bad token, no room, ...
+            ClientClosedError: The client was stopped before.
+        """
+        self._session.ensure()
+
+    def stop(self) -> None:
+        """End the session and free all it holds. Calling it again does nothing.
+
+        A session that is gone already counts as ended. After a failure it can be called again.
+
+        Raises:
+            AgentCubeError: The session could not be deleted; it ends at its time-out.
+        """
+        self._finalizer.detach()
+        self._session.end()
+
+    def detach(self) -> None:
+        """Let go of the session without ending it: it lives until its time-out.
+
+        The client cannot be used afterwards.
+        """
+        self._finalizer.detach()
+        self._session.let_go()
+
+    def execute_command(
+        self,
+        command: str | Sequence[str],
+        timeout: float = 30,
+        *,
+        working_dir: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run a command and return its output.
+
+        A string is a shell command: it runs as ``sh -c``, with pipes, variables and ``&&``.
+        A list is run as it is, without a shell: use one for parts that you did not write.
+
+        Args:
+            command: What to run.
+            timeout: Seconds that it may take; then it and its children are killed.
+            working_dir: Where to run it. Default: the workspace.
+            env: Variables to add to its environment.
+
+        Raises:
+            CommandExecutionError: It ended with a non-zero exit code.
+            CommandTimeoutError: It was killed at its time-out.
+            SessionEndedError: The session has ended.
+            AgentCubeError: Any other failure.
+        """
+        result, request_argv = self._execute(command, timeout, working_dir, env)
+        return _successful(result, command, request_argv)
+
+    def execute_command_result(
+        self,
+        command: str | Sequence[str],
+        timeout: float = 30,
+        *,
+        working_dir: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> CommandResult:
+        """Run a command and return how it ended, whatever the exit code.
+
+        Takes the arguments of :meth:`execute_command`, and raises the same exceptions
+        but for the first two.
+        """
+        return self._execute(command, timeout, working_dir, env)[0]
+
+    def run_code(self, language: str, code: str, timeout: float = 30) -> str:
+        """Run code in a new interpreter and return its output.
+
+        Indentation that all lines share is taken away, so that code can stand in a
+        triple-quoted string at any depth. The code is put into a file in the workspace,
+        from which it can import modules that lie there; the file is removed afterwards.
+
+        Args:
+            language: ``"python"`` (``"python3"``, ``"py"``), ``"bash"`` or ``"sh"``.
+            code: The source text.
+            timeout: Seconds that it may take; then it and its children are killed.
+
+        Raises:
+            UnsupportedLanguageError: The language is not one of these.
+            CommandExecutionError: The code failed; ``stderr`` has its traceback.
+            CommandTimeoutError: It was killed at its time-out.
+            AgentCubeError: Any other failure.
+        """
+        lang = _code.language(language)
+        if not isinstance(code, str):
+            raise TypeError(f"code is a string, not {type(code).__name__}")
+        _code.duration(timeout)  # refused before anything is written
+        script = _code.script_name(lang)
+        self.write_file(_code.dedent(code), script)
+        command = [lang.interpreter, script]
+        result, _ = self._execute(command, timeout, None, None)
+        self._remove(script)
+        return _successful(result, command, command)
+
+    def write_file(self, content: str | bytes, remote_path: str) -> None:
+        """Write a file in the sandbox; text as UTF-8. Missing folders are made.
+
+        Args:
+            content: All that the file is to hold.
+            remote_path: Where; relative paths begin at the workspace.
+
+        Raises:
+            AgentCubeError: It could not be written.
+        """
+        path = _requests.remote_path(remote_path)
+        if isinstance(content, str):
+            _code.check_text(content, "content")
+            content = content.encode("utf-8")
+        elif not isinstance(content, bytes):
+            raise TypeError(f"content is str or bytes, not {type(content).__name__}")
+        if len(content) > _requests.MAX_JSON_CONTENT:
+            self._upload(path, path, io.BytesIO(content), len(content), None)
+            return
+        session_id = self._session.ensure()
+        self._session.call(_requests.write_file(self._session.settings, session_id, path, content))
+
+    def upload_file(
+        self,
+        local_path: str | os.PathLike[str],
+        remote_path: str,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        """Copy a local file into the sandbox, piece by piece. Missing folders are made there.
+
+        Args:
+            local_path: The file to read.
+            remote_path: Where to; relative paths begin at the workspace.
+            progress: Called with the bytes sent and the bytes in all, after each piece. An
+                exception it raises ends the transfer.
+
+        Raises:
+            OSError: The local file cannot be read.
+            FileTransferError: It changed while it was sent.
+            AgentCubeError: Any other failure.
+        """
+        path = _requests.remote_path(remote_path)
+        with _files.opened_for_upload(local_path) as (source, size):
+            self._upload(path, Path(local_path).name, source, size, progress)
+
+    def download_file(
+        self,
+        remote_path: str,
+        local_path: str | os.PathLike[str],
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        """Copy a file out of the sandbox, piece by piece.
+
+        ``local_path`` changes in one step, when all has arrived: a failure leaves what was
+        there before.
+
+        Args:
+            remote_path: The file to read; relative paths begin at the workspace.
+            local_path: The file to write; its folder must exist.
+            progress: Called with the bytes received and the bytes in all (-1 if the server
+                did not say), after each piece. An exception it raises ends the transfer.
+
+        Raises:
+            NotFoundError: There is no such file in the sandbox.
+            OSError: The local file cannot be written.
+            FileTransferError: The connection was lost half-way.
+            AgentCubeError: Any other failure.
+        """
+        path = _requests.remote_path(remote_path)
+        with _files.replacing(local_path) as target:
+            session_id = self._session.ensure()
+            request = _requests.download_file(self._session.settings, session_id, path)
+            with self._session.open(request) as response:
+                _receive(response, target, request.timeout_option, progress)
+
+    def list_files(self, path: str = ".") -> list[FileInfo]:
+        """List a directory of the sandbox, sorted by name.
+
+        Args:
+            path: The directory; relative paths begin at the workspace, which is the default.
+
+        Raises:
+            NotFoundError: There is no such directory.
+            AgentCubeError: Any other failure.
+        """
+        path = _requests.remote_path(path, "path")
+        session_id = self._session.ensure()
+        request = _requests.list_files(self._session.settings, session_id, path)
+        return _responses.file_list(request, self._session.call(request))
+
+    def _execute(
+        self,
+        command: str | Sequence[str],
+        timeout: float,
+        working_dir: str | None,
+        env: Mapping[str, str] | None,
+    ) -> tuple[CommandResult, list[str]]:
+        argv = _code.argv(command)
+        _code.duration(timeout)  # refused before a session is made for it
+        session_id = self._session.ensure()
+        request = _requests.execute(
+            self._session.settings, session_id, argv, timeout, working_dir, env
+        )
+        return _responses.command_result(request, self._session.call(request)), argv
+
+    def _upload(
+        self, path: str, filename: str, source: BinaryIO, size: int, progress: Progress | None
+    ) -> None:
+        session_id = self._session.ensure()
+        body = Multipart(path, filename, source, size, progress)
+        self._session.call(_requests.upload_file(self._session.settings, session_id, body))
+
+    def _remove(self, script: str) -> None:
+        try:
+            self._execute(["rm", "-f", "--", script], _CLEAN_UP_TIMEOUT, None, None)
+        except AgentCubeError as error:
+            logger.debug("script was not removed: %s", error)
+
+
+def _receive(
+    response: Response, target: BinaryIO, timeout_option: str, progress: Progress | None
+) -> None:
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity" or not response.is_delimited:
+        raise FileTransferError("the server's answer does not show where the file ends")
+    total = -1 if response.content_length is None else response.content_length
+    done = 0
+    buffer = memoryview(bytearray(_CHUNK))
+    if progress is not None:
+        progress(0, total)
+    try:
+        while count := response.readinto(buffer):
+            target.write(buffer[:count])
+            done += count
+            if progress is not None:
+                progress(done, total)
+    except TransportError as error:
+        reason = str(error)
+        if error.kind == "timeout":
+            reason = f"no progress in time; raise the option {timeout_option}="
+        raise FileTransferError(f"download broke off after {done} bytes: {reason}") from error
+    if total not in (-1, done):
+        raise FileTransferError(f"download broke off after {done} of {total} bytes")
+
+
+def _successful(result: CommandResult, command: str | Sequence[str], argv: Sequence[str]) -> str:
+    if result.exit_code == 0:
+        return result.stdout
+    if result.timed_out:
+        raise CommandTimeoutError(
+            result.exit_code,
+            result.stderr,
+            command,
+            stdout=result.stdout,
+            hint="Raise the option timeout= to give it longer.",
+        )
+    hint = ""
+    if isinstance(command, str) and _NO_SHELL.search(result.stderr):
+        hint = "The image has no shell `sh`, which string commands need: pass a list instead."
+    raise CommandExecutionError(
+        result.exit_code, result.stderr, command, stdout=result.stdout, hint=hint
+    )
+
+
+def _log_verbosely() -> None:
+    logger.setLevel(logging.DEBUG)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)

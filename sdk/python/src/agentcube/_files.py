@@ -1,0 +1,63 @@
+"""The local side of transfers."""
+
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+@contextmanager
+def opened_for_upload(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
+    """The file and its size.
+
+    Raises:
+        OSError: It cannot be read, or is a directory.
+        ValueError: It is a pipe or a device, whose size nobody knows.
+    """
+    # Before the opening, which would wait for a writer if this is a pipe.
+    mode = Path(path).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(f"{os.fspath(path)} is not a regular file")
+    with Path(path).open("rb") as file:
+        yield file, os.fstat(file.fileno()).st_size
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` when the block ends well, and goes when not.
+
+    It lies in the same folder until then, so that the change is one step. An existing
+    file keeps its permissions; a symbolic link stays and what it points to is replaced.
+
+    Raises:
+        OSError: The folder cannot be written to, or ``path`` is a directory.
+        ValueError: ``path`` is a pipe or a device.
+    """
+    target = Path(os.path.realpath(path))
+    mode = None
+    with suppress(FileNotFoundError):
+        mode = target.stat().st_mode
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{os.fspath(path)} is a directory; name a file")
+    if mode is not None and not stat.S_ISREG(mode):
+        raise ValueError(f"{os.fspath(path)} is not a regular file")
+    part = target.with_name(f".agentcube-{uuid.uuid4().hex}.part")
+    # Not the tempfile module: its files are closed to others, whatever the umask says.
+    descriptor = os.open(part, _CREATE, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        if mode is not None:
+            part.chmod(stat.S_IMODE(mode))
+        part.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise

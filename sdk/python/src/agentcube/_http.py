@@ -1,0 +1,312 @@
+"""HTTP/1.1 over the standard library: connections, their pool, and time-outs per phase.
+
+Nothing of ``http.client`` leaves this module: its failures become :class:`TransportError`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import platform
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from ._requests import Request
+from ._settings import Endpoint, proxy_for
+from ._version import __version__
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+USER_AGENT = f"agentcube-sdk/{__version__} python/{platform.python_version()}"
+
+_MAX_IDLE = 8
+_MAX_WAIT = 365 * 86400.0  # what every system can count
+# Below the idle time-out of every AgentCube server, so that none closes a connection
+# at the moment in which it is used again.
+_MAX_IDLE_SECONDS = 30.0
+
+
+class TransportError(Exception):
+    """No complete answer came.
+
+    Attributes:
+        kind: ``refused`` and ``connect``: nothing was sent. ``lost``: the connection broke
+            afterwards. ``timeout``: no answer, or no progress, in time.
+    """
+
+    def __init__(
+        self, kind: Literal["refused", "connect", "connect-timeout", "lost", "timeout"], text: str
+    ) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class Transport:
+    """Sends requests over pooled connections. Safe to use from several threads."""
+
+    def __init__(self, connect_timeout: float) -> None:
+        self._connect_timeout = connect_timeout
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Endpoint, float, http.client.HTTPConnection]] = []
+        self._pid = os.getpid()
+        self._tls: ssl.SSLContext | None = None
+
+    def close(self) -> None:
+        """Close the idle connections; those in use are closed by their users."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, _, connection in idle:
+            connection.close()
+
+    def send(self, request: Request, authorization: str | None) -> Response:
+        """Send the request and wait for the head of the answer.
+
+        Raises:
+            TransportError: No answer came.
+            Exception: Whatever reading the body of the request raised.
+        """
+        connection, target = self._connection(request)
+        try:
+            with _translated():
+                connection.putrequest(request.method, target)
+                for name, value in self._headers(request, authorization):
+                    connection.putheader(name, value)
+                if isinstance(request.body, bytes):
+                    connection.endheaders(request.body)
+                else:
+                    connection.endheaders()
+            if request.body is not None and not isinstance(request.body, bytes):
+                _stream(connection, request.body)
+            with _translated():
+                answer = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
+        return Response(self, request.endpoint, connection, answer)
+
+    def put_back(self, endpoint: Endpoint, connection: http.client.HTTPConnection) -> None:
+        """Keep a connection whose answer was read to the end."""
+        with self._lock:
+            if len(self._idle) < _MAX_IDLE and self._pid == os.getpid():
+                self._idle.append((endpoint, time.monotonic(), connection))
+                return
+        connection.close()
+
+    def _connection(self, request: Request) -> tuple[http.client.HTTPConnection, str]:
+        proxy = proxy_for(request.endpoint)
+        target = request.target
+        if proxy is not None and request.endpoint.scheme == "http":
+            target = f"http://{request.endpoint.netloc}{target}"
+        connection = self._take(request.endpoint)
+        if connection is None:
+            connection = self._new(request.endpoint, proxy)
+            try:
+                with _translated(connecting=True):
+                    connection.connect()
+            except BaseException:
+                connection.close()
+                raise
+        if connection.sock is not None:
+            connection.sock.settimeout(min(request.read_timeout, _MAX_WAIT))
+        return connection, target
+
+    def _take(self, endpoint: Endpoint) -> http.client.HTTPConnection | None:
+        with self._lock:
+            if self._pid != os.getpid():
+                # A fork: the parent still uses these connections.
+                self._pid = os.getpid()
+                stale, self._idle = self._idle, []
+            else:
+                oldest = time.monotonic() - _MAX_IDLE_SECONDS
+                stale = [entry for entry in self._idle if entry[1] < oldest]
+                self._idle = [entry for entry in self._idle if entry[1] >= oldest]
+            found = None
+            for index in range(len(self._idle) - 1, -1, -1):
+                if self._idle[index][0] == endpoint:
+                    entry = self._idle.pop(index)
+                    if entry[2].sock is not None and not _has_input(entry[2].sock):
+                        found = entry[2]
+                        break
+                    stale.append(entry)  # the server closed it
+        for _, _, connection in stale:
+            connection.close()
+        return found
+
+    def _new(self, endpoint: Endpoint, proxy: Endpoint | None) -> http.client.HTTPConnection:
+        timeout = self._connect_timeout
+        if endpoint.scheme == "http":
+            via = proxy or endpoint
+            return _Connection(via.host, via.port, timeout=timeout)
+        if proxy is not None:
+            tunnel = http.client.HTTPSConnection(
+                proxy.host, proxy.port, timeout=timeout, context=self._tls_context()
+            )
+            tunnel.set_tunnel(endpoint.host, endpoint.port)
+            return tunnel
+        return _TLSConnection(endpoint.host, endpoint.port, timeout, self._tls_context())
+
+    def _tls_context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._tls is None:
+                import ssl  # noqa: PLC0415
+
+                self._tls = ssl.create_default_context()
+            return self._tls
+
+    @staticmethod
+    def _headers(request: Request, authorization: str | None) -> Iterator[tuple[str, str]]:
+        yield "User-Agent", USER_AGENT
+        if authorization is not None:
+            yield "Authorization", f"Bearer {authorization}"
+        yield from request.headers.items()
+        if isinstance(request.body, bytes):
+            yield "Content-Length", str(len(request.body))
+        elif request.body is not None:
+            yield "Content-Length", str(request.body.content_length)
+        elif request.method not in {"GET", "HEAD"}:
+            yield "Content-Length", "0"
+
+
+class Response:
+    """The answer to a request. Use it in a ``with`` block."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        endpoint: Endpoint,
+        connection: http.client.HTTPConnection,
+        answer: http.client.HTTPResponse,
+    ) -> None:
+        self._transport = transport
+        self._endpoint = endpoint
+        self._connection = connection
+        self._answer = answer
+        self.status = answer.status
+        self.headers = {name.lower(): value for name, value in answer.getheaders()}
+        # None where the end is marked in the stream itself (chunked), or not at all.
+        self.content_length: int | None = answer.length
+        self.is_delimited = answer.length is not None or answer.chunked
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None and self._answer.isclosed() and not self._answer.will_close:
+            self._transport.put_back(self._endpoint, self._connection)
+        else:
+            self._answer.close()
+            self._connection.close()
+
+    def read(self, limit: int) -> bytes:
+        """The body, or its first ``limit`` + 1 bytes when it is longer than ``limit``."""
+        body = bytearray()
+        view = memoryview(bytearray(min(limit + 1, 64 * 1024)))
+        while len(body) <= limit:
+            count = self.readinto(view)
+            if count == 0:
+                break
+            body += view[: min(count, limit + 1 - len(body))]
+        if self.content_length is not None and len(body) < min(self.content_length, limit + 1):
+            raise TransportError("lost", "the connection was lost within the answer")
+        return bytes(body)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read some of the body; 0 at its end, or where the connection was lost."""
+        with _translated():
+            return self._answer.readinto(buffer)
+
+
+class _Connection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        self.sock = _dial(self.host, self.port, self.timeout)
+
+
+class _TLSConnection(http.client.HTTPSConnection):
+    def __init__(self, host: str, port: int, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=timeout, context=context)
+        self._tls = context
+
+    def connect(self) -> None:
+        plain = _dial(self.host, self.port, self.timeout)
+        try:
+            self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
+
+
+def _dial(host: str, port: int, timeout: float | None) -> socket.socket:
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if host == "localhost":
+        # AgentCube listens on 127.0.0.1, and not every system refuses ::1 at once.
+        addresses.sort(key=lambda address: address[0] != socket.AF_INET)
+    failure: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in addresses:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
+
+
+def _stream(connection: http.client.HTTPConnection, body: Iterable[bytes]) -> None:
+    # Reading the body may fail for reasons of its own (a bad disk, the caller's progress
+    # function); only the sending is the network's.
+    for chunk in body:
+        try:
+            with _translated():
+                connection.send(chunk)
+        except TransportError as error:
+            if error.kind == "lost":
+                # The server may have refused early, and its answer lies ready to be read.
+                return
+            raise
+
+
+def _has_input(sock: socket.socket) -> bool:
+    """Whether an idle connection can be read from, which means that it was closed."""
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        return bool(poller.poll(0))
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+@contextmanager
+def _translated(*, connecting: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        if connecting:
+            raise TransportError("connect-timeout", "no connection in time") from error
+        raise TransportError("timeout", "no answer in time") from error
+    except ConnectionRefusedError as error:
+        raise TransportError("refused" if connecting else "lost", "connection refused") from error
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        # What HTTPException says may quote the answer.
+        text = str(error) if isinstance(error, OSError) else type(error).__name__
+        raise TransportError("connect" if connecting else "lost", text) from error

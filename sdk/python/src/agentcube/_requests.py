@@ -1,0 +1,270 @@
+"""Requests as data: what is sent where, built without any I/O, so that any client can share it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import posixpath
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal
+from urllib.parse import quote
+
+from ._code import check_text, duration
+from ._settings import Endpoint, Settings
+from .exceptions import FileTransferError
+
+Progress = Callable[[int, int], object]
+
+# The server promises an answer within two seconds of the command's time-out. The network
+# has its share too, and an answer a little late is worth more than a precise error.
+_EXECUTE_GRACE = 5.0
+_CHUNK = 256 * 1024
+_FILE_MODE = "0644"
+# What the README shows as a JSON write: larger content would grow by a third in base64
+# and pass the 32 MiB that older servers take.
+MAX_JSON_CONTENT = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, complete but for its credentials.
+
+    Attributes:
+        target: Path and query, percent-encoded, with the prefix of the base URL.
+        body_sha256: Hash of a JSON body, which the signature binds; None for other bodies.
+        read_timeout: Seconds to wait for the answer, or for progress while streaming.
+        timeout_option: The option of the client that ``read_timeout`` comes from.
+        repeatable: Whether the server can tell a repetition from a second request.
+    """
+
+    method: str
+    plane: Literal["control", "data"]
+    endpoint: Endpoint
+    target: str
+    read_timeout: float
+    timeout_option: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Multipart | None = field(default=None, repr=False)
+    body_sha256: str | None = None
+    repeatable: bool = False
+
+
+class Multipart:
+    """A multipart body: path and mode, then the content of a file, read while it is sent."""
+
+    def __init__(
+        self, path: str, filename: str, source: BinaryIO, size: int, progress: Progress | None
+    ) -> None:
+        boundary = uuid.uuid4().hex
+        # As browsers do it; the server takes the name from the field "path" anyway.
+        safe = filename.translate({0x22: "%22", 0x0D: "%0D", 0x0A: "%0A"})
+        head = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in (("path", path), ("mode", _FILE_MODE))
+        )
+        head += (
+            f"--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="file"; filename="{safe}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        self._head = head.encode("utf-8", "surrogateescape")
+        self._tail = f"\r\n--{boundary}--\r\n".encode("ascii")
+        self._source = source
+        self._size = size
+        self._progress = progress
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self.content_length = len(self._head) + size + len(self._tail)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._head
+        done = 0
+        if self._progress is not None:
+            self._progress(0, self._size)
+        while done < self._size:
+            chunk = self._source.read(min(_CHUNK, self._size - done))
+            if not chunk:
+                raise FileTransferError(
+                    f"the file became shorter while it was sent: {done} of {self._size} bytes"
+                )
+            yield chunk
+            done += len(chunk)
+            if self._progress is not None:
+                self._progress(done, self._size)
+        yield self._tail
+
+
+def create_session(settings: Settings, public_key: str | None, idempotency_key: str) -> Request:
+    """Make a session from the template that the settings name."""
+    fields: dict[str, object] = {
+        "name": settings.name,
+        "namespace": settings.namespace,
+        "ttl": settings.ttl,
+        "metadata": {},
+    }
+    if public_key is not None:
+        fields["publicKey"] = public_key
+    return Request(
+        method="POST",
+        plane="control",
+        endpoint=settings.workload_manager,
+        target=f"{settings.workload_manager.prefix}/v1/code-interpreter",
+        read_timeout=settings.timeouts.create,
+        timeout_option="create_timeout",
+        headers={"Content-Type": "application/json", "Idempotency-Key": idempotency_key},
+        body=_json(fields),
+        repeatable=True,
+    )
+
+
+def delete_session(settings: Settings, session_id: str) -> Request:
+    """End a session."""
+    escaped = quote(session_id, safe="")
+    return Request(
+        method="DELETE",
+        plane="control",
+        endpoint=settings.workload_manager,
+        target=f"{settings.workload_manager.prefix}/v1/code-interpreter/sessions/{escaped}",
+        read_timeout=settings.timeouts.control,
+        timeout_option="control_timeout",
+        repeatable=True,
+    )
+
+
+def execute(
+    settings: Settings,
+    session_id: str,
+    argv: Sequence[str],
+    timeout: float,
+    working_dir: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Request:
+    """Run a command, for at most ``timeout`` seconds."""
+    fields: dict[str, object] = {"command": list(argv), "timeout": duration(timeout)}
+    if working_dir is not None:
+        fields["working_dir"] = remote_path(working_dir, "working_dir")
+    if env is not None:
+        fields["env"] = _checked_env(env)
+    return _data(
+        settings,
+        session_id,
+        "POST",
+        "execute",
+        body=_json(fields),
+        read_timeout=timeout + _EXECUTE_GRACE,
+        timeout_option="timeout",
+    )
+
+
+def write_file(settings: Settings, session_id: str, path: str, content: bytes) -> Request:
+    """Write a file from memory."""
+    body = _json(
+        {
+            "path": path,
+            "content": base64.b64encode(content).decode("ascii"),
+            "mode": _FILE_MODE,
+        }
+    )
+    return _data(settings, session_id, "POST", "files", body=body)
+
+
+def upload_file(settings: Settings, session_id: str, body: Multipart) -> Request:
+    """Write a file from a stream."""
+    return _data(
+        settings,
+        session_id,
+        "POST",
+        "files",
+        body=body,
+        read_timeout=settings.timeouts.transfer,
+        timeout_option="transfer_timeout",
+    )
+
+
+def download_file(settings: Settings, session_id: str, path: str) -> Request:
+    """Read a file."""
+    relative = posixpath.normpath(path).lstrip("/")
+    return _data(
+        settings,
+        session_id,
+        "GET",
+        f"files/{quote(relative, safe='/')}",
+        read_timeout=settings.timeouts.transfer,
+        timeout_option="transfer_timeout",
+    )
+
+
+def list_files(settings: Settings, session_id: str, path: str) -> Request:
+    """List a directory."""
+    return _data(settings, session_id, "GET", f"files?path={quote(path, safe='')}")
+
+
+def remote_path(path: str, what: str = "remote_path") -> str:
+    """Check a path in the sandbox. Relative ones begin at the workspace.
+
+    Raises:
+        TypeError: Not a string.
+        ValueError: Empty, with a NUL character, without a UTF-8 form, or leaving the workspace.
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"{what} is a string, not {type(path).__name__}")
+    if not path:
+        raise ValueError(f"{what} is empty")
+    if "\0" in path:
+        raise ValueError(f"{what} holds a NUL character")
+    check_text(path, what)
+    if posixpath.normpath(path).split("/", 1)[0] == "..":
+        raise ValueError(f"{what} {path!r} leaves the workspace")
+    return path
+
+
+def _data(
+    settings: Settings,
+    session_id: str,
+    method: str,
+    api: str,
+    *,
+    body: bytes | Multipart | None = None,
+    read_timeout: float | None = None,
+    timeout_option: str = "control_timeout",
+) -> Request:
+    headers = {"x-agentcube-session-id": session_id}
+    body_sha256 = None
+    if isinstance(body, bytes):
+        headers["Content-Type"] = "application/json"
+        body_sha256 = hashlib.sha256(body).hexdigest()
+    elif body is not None:
+        headers["Content-Type"] = body.content_type
+    namespace, name = quote(settings.namespace, safe=""), quote(settings.name, safe="")
+    return Request(
+        method=method,
+        plane="data",
+        endpoint=settings.router,
+        target=(
+            f"{settings.router.prefix}/v1/namespaces/{namespace}"
+            f"/code-interpreters/{name}/invocations/api/{api}"
+        ),
+        read_timeout=settings.timeouts.control if read_timeout is None else read_timeout,
+        timeout_option=timeout_option,
+        headers=headers,
+        body=body,
+        body_sha256=body_sha256,
+    )
+
+
+def _json(fields: Mapping[str, object]) -> bytes:
+    return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode("utf-8")
+
+
+def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env is a mapping, not {type(env).__name__}")
+    for key, value in env.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError("names and values of env are strings")
+        if not key or "=" in key or "\0" in key + value:
+            raise ValueError(f"env holds a malformed entry {key!r}")
+        check_text(key + value, "env")
+    return dict(env)

@@ -1,0 +1,174 @@
+"""Answers as data: from status, headers and body to a value or an exception, without I/O."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ._requests import Request
+from ._results import CommandResult, FileInfo
+from .exceptions import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    DiskFullError,
+    InternalServerError,
+    InvalidResponseError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    RateLimitError,
+    SessionEndedError,
+)
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: SessionEndedError,
+    413: PayloadTooLargeError,
+    429: RateLimitError,
+    507: DiskFullError,
+}
+_MAX_TEXT = 2000  # characters of a server's error that go into a message
+_CLOCK_LEEWAY = 55  # seconds; servers tolerate 60
+_SERVER_ERRORS = 500
+
+
+def status_error(
+    request: Request, status: int, headers: Mapping[str, str], body: bytes
+) -> APIStatusError:
+    """The exception for an answer that is not a success. Header names are lower-case."""
+    fields = _error_fields(body)
+    # PicoD's "code" repeats the status for its older clients; its stable code is "reason".
+    code = _text(fields, "reason") or _text(fields, "code")
+    fate = _text(fields, "fate")
+    request_id = _text(fields, "requestId") or headers.get("x-request-id")
+
+    text = _text(fields, "error") or _text(fields, "message") or _plain(body)
+    parts = [text or "no reason given"]
+    if detail := _text(fields, "detail"):
+        parts.append(f"({detail})")
+    if fate:
+        parts.append(f"(fate: {fate})")
+    if hint := _text(fields, "hint"):
+        parts.append(f"- {hint}")
+    if location := headers.get("location"):
+        parts.append(f"(redirected to {location}, which the SDK does not follow)")
+    if status == 401 and (skew := _clock_skew(headers)):  # noqa: PLR2004
+        parts.append(f"(the clock of this machine is {skew} off the server's)")
+    where = f"[{request.method} {request.endpoint}, HTTP {status}"
+    where += f", {code}" if code else ""
+    where += f", request {request_id}]" if request_id else "]"
+    message = f"{' '.join(parts)[:_MAX_TEXT]} {where}"
+
+    kind = _BY_STATUS.get(status)
+    if kind is None:
+        kind = InternalServerError if status >= _SERVER_ERRORS else APIStatusError
+    error = kind(message, request_id=request_id, status=status, code=code)
+    if isinstance(error, SessionEndedError):
+        error.fate = fate
+    if isinstance(error, RateLimitError):
+        error.retry_after = retry_after(headers)
+    return error
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds of a Retry-After header, which is a number or a date."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError, IndexError):
+        return None
+
+
+def session_id(request: Request, body: bytes) -> str:
+    """The id in the answer to a create request."""
+    value = _object(request, body).get("sessionId")
+    if not isinstance(value, str) or not value:
+        raise _invalid(request, "it has no sessionId")
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise _invalid(request, "its sessionId is malformed")
+    return value
+
+
+def command_result(request: Request, body: bytes) -> CommandResult:
+    """The result in the answer to an execute request."""
+    fields = _object(request, body)
+    code = fields.get("exit_code")
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise _invalid(request, "it has no exit_code")
+    if not isinstance(fields.get("stdout"), str) or not isinstance(fields.get("stderr"), str):
+        raise _invalid(request, "it has no stdout or no stderr")
+    return CommandResult(fields)
+
+
+def file_list(request: Request, body: bytes) -> list[FileInfo]:
+    """The entries in the answer to a list request. Old servers send null for none."""
+    fields = _object(request, body)
+    entries = fields.get("files", ...)
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise _invalid(request, "it has no list of files")
+    for entry in entries:
+        if not (
+            isinstance(entry, dict)
+            and isinstance(entry.get("name"), str)
+            and isinstance(entry.get("size"), int)
+            and isinstance(entry.get("is_dir"), bool)
+        ):
+            raise _invalid(request, "an entry of its files is malformed")
+    return [FileInfo(entry) for entry in entries]
+
+
+def _object(request: Request, body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _invalid(request, "it is not JSON") from None
+    if not isinstance(value, dict):
+        raise _invalid(request, "it is not a JSON object")
+    return value
+
+
+def _invalid(request: Request, why: str) -> InvalidResponseError:
+    return InvalidResponseError(
+        f"{request.endpoint} does not answer like AgentCube: {why} "
+        f"[{request.method} {request.target.partition('?')[0]}]"
+    )
+
+
+def _error_fields(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _plain(body: bytes) -> str:
+    text = body.decode("utf-8", "replace").strip()
+    return "" if text.startswith(("<", "{")) else text
+
+
+def _clock_skew(headers: Mapping[str, str]) -> str | None:
+    try:
+        server = email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+    skew = round(time.time() - server)
+    return f"{skew:+d} s" if abs(skew) > _CLOCK_LEEWAY else None

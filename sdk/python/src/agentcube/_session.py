@@ -1,0 +1,244 @@
+"""A session's life: created at its first use, deleted once; and how its requests are made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+import uuid
+import warnings
+from dataclasses import replace
+
+from . import _requests, _responses
+from ._auth import BearerTokens, SessionKey, request_claims
+from ._http import Response, Transport, TransportError
+from ._requests import Request
+from ._settings import Settings
+from .exceptions import (
+    AgentCubeError,
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    ClientClosedError,
+    InvalidResponseError,
+)
+
+logger = logging.getLogger("agentcube")
+
+# Far above what servers send: it only keeps a runaway answer from filling the memory.
+MAX_ANSWER = 256 * 1024 * 1024
+_MAX_ERROR_BODY = 64 * 1024
+_BACKOFF = 0.1  # seconds, doubled with each attempt
+_MAX_BACKOFF = 2.0
+_MAX_RETRY_AFTER = 30.0
+_FORGOTTEN_TIMEOUT = 2.0
+_GONE = (404, 410)
+_BUSY = (429, 503)
+_NOT_SENT = ("refused",)
+_NOT_ANSWERED = ("refused", "lost")
+_URL_SETTINGS = {
+    "control": "workload_manager_url (WORKLOAD_MANAGER_URL)",
+    "data": "router_url (ROUTER_URL)",
+}
+
+
+class Session:
+    """The session of one client. Safe to use from several threads."""
+
+    def __init__(
+        self, settings: Settings, session_id: str | None, private_key: str | bytes | None
+    ) -> None:
+        self.settings = settings
+        self._attached = session_id is not None
+        self._id = session_id
+        # A session that was made without a key has none now: the Router signs for it.
+        attached_without_key = session_id is not None and private_key is None
+        self._key = None if attached_without_key else SessionKey(private_key)
+        self._tokens = BearerTokens(settings.tokens)
+        self._transport = Transport(settings.timeouts.connect)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._deleted = False
+        self._pid = os.getpid()
+
+    @property
+    def known_id(self) -> str | None:
+        """The id, if the session was created already."""
+        return self._id
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was ended or let go of."""
+        return self._closed
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a copy of the one that the session belongs to."""
+        return self._pid != os.getpid()
+
+    def ensure(self) -> str:
+        """The id of the session, which is created if it was not before."""
+        with self._lock:
+            if self._closed:
+                raise ClientClosedError("the client was stopped; make a new one")
+            if self._id is None:
+                self._id = self._create()
+                logger.debug("session created id=%s", self._id)
+            return self._id
+
+    def end(self) -> None:
+        """Delete the session. Does nothing when there is none, or it was deleted before."""
+        with self._lock:
+            self._closed = True
+            try:
+                if self._id is not None and not self._deleted:
+                    self._delete(self._id)
+                self._deleted = True
+            finally:
+                self._transport.close()
+
+    def let_go(self) -> None:
+        """Close the connections and leave the session running."""
+        with self._lock:
+            self._closed = self._deleted = True
+            self._transport.close()
+
+    def abandon(self) -> None:
+        """What happens to a client that nobody stopped; never raises on its own account."""
+        if self._closed or self._attached or self._id is None or self.is_forked:
+            return
+        short = replace(self.settings.timeouts, control=_FORGOTTEN_TIMEOUT)
+        self.settings = replace(self.settings, timeouts=short, max_retries=0)
+        self._transport = Transport(_FORGOTTEN_TIMEOUT)
+        try:
+            self.end()
+        except AgentCubeError as error:
+            logger.warning("forgotten session was not deleted id=%s: %s", self._id, error)
+        warnings.warn(
+            f"AgentCube session {self._id} was never stopped; use 'with' or call stop()",
+            ResourceWarning,
+            stacklevel=2,
+        )
+
+    def call(self, request: Request) -> bytes:
+        """Send a data-plane request and read the whole answer."""
+        with self.open(request) as response:
+            return self._read(request, response)
+
+    def open(self, request: Request) -> Response:
+        """Send a data-plane request; the body of a good answer is left to be read.
+
+        Only a refused connection is tried again: nothing was sent over it.
+
+        Raises:
+            APIConnectionError: No answer.
+            APIStatusError: The server refused.
+        """
+        return self._send(request, _NOT_SENT)
+
+    def _create(self) -> str:
+        public_key = self._key.public_key_field() if self._key is not None else None
+        # The same key for all attempts: the server makes one session, whatever got lost.
+        request = _requests.create_session(self.settings, public_key, str(uuid.uuid4()))
+        attempt = 0
+        while True:
+            try:
+                with self._send(request, _NOT_ANSWERED) as response:
+                    return _responses.session_id(request, self._read(request, response))
+            except APIStatusError as error:
+                busy = error.status in _BUSY or error.code == "SESSION_NOT_READY"
+                if not busy or attempt >= self.settings.max_retries:
+                    raise
+                wait = getattr(error, "retry_after", None)
+                logger.debug("server busy attempt=%d status=%s", attempt + 1, error.status)
+            time.sleep(_backoff(attempt) if wait is None else min(wait, _MAX_RETRY_AFTER))
+            attempt += 1
+
+    def _delete(self, session_id: str) -> None:
+        request = _requests.delete_session(self.settings, session_id)
+        try:
+            with self._send(request, _NOT_ANSWERED) as response:
+                self._read(request, response)
+        except APIStatusError as error:
+            if error.status not in _GONE:
+                raise
+        logger.debug("session deleted id=%s", session_id)
+
+    def _send(self, request: Request, again_after: tuple[str, ...]) -> Response:
+        attempt = 0
+        while True:
+            started = time.monotonic()
+            try:
+                response = self._transport.send(request, self._authorization(request))
+                break
+            except TransportError as error:
+                logger.debug(
+                    "request failed %s %s %s: %s",
+                    request.method,
+                    request.endpoint,
+                    request.target,
+                    error.kind,
+                )
+                if error.kind not in again_after or attempt >= self.settings.max_retries:
+                    raise _connection_error(request, error) from error
+            time.sleep(_backoff(attempt))
+            attempt += 1
+        logger.debug(
+            "request %s %s%s status=%d request_id=%s seconds=%.3f",
+            request.method,
+            request.endpoint,
+            request.target.removeprefix(request.endpoint.prefix),
+            response.status,
+            response.headers.get("x-request-id", "-"),
+            time.monotonic() - started,
+        )
+        if response.status not in (200, 201, 204):
+            with response:
+                try:
+                    body = response.read(_MAX_ERROR_BODY)
+                except TransportError:
+                    body = b""
+            raise _responses.status_error(request, response.status, response.headers, body)
+        return response
+
+    def _authorization(self, request: Request) -> str | None:
+        if request.plane == "data" and self._key is not None:
+            return self._key.sign(request_claims(request.body_sha256))
+        return self._tokens.token_for(request.endpoint)
+
+    @staticmethod
+    def _read(request: Request, response: Response) -> bytes:
+        try:
+            body = response.read(MAX_ANSWER)
+        except TransportError as error:
+            raise _connection_error(request, error) from error
+        if len(body) > MAX_ANSWER:
+            raise InvalidResponseError(f"the answer is longer than {MAX_ANSWER} bytes")
+        return body
+
+
+def _backoff(attempt: int) -> float:
+    # Jitter, so that clients that failed together do not come back together.
+    return min(_BACKOFF * 2.0**attempt, _MAX_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _connection_error(request: Request, error: TransportError) -> APIConnectionError:
+    where = str(request.endpoint)
+    if error.kind == "timeout":
+        return APITimeoutError(
+            f"{where} did not answer within {request.read_timeout:g} s; "
+            f"raise the option {request.timeout_option}="
+        )
+    if error.kind == "connect-timeout":
+        return APITimeoutError(
+            f"no connection to {where} in time; raise the option connect_timeout=, "
+            f"or check {_URL_SETTINGS[request.plane]}"
+        )
+    if error.kind == "lost":
+        return APIConnectionError(f"the connection to {where} was lost: {error}")
+    hint = f"set {_URL_SETTINGS[request.plane]} if AgentCube is elsewhere"
+    if request.endpoint.is_loopback:
+        hint = f"is `agentcube up` running? Otherwise {hint}"
+    return APIConnectionError(f"cannot connect to {where}: {error}; {hint}")

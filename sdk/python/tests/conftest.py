@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from peer import Peer
+
+import agentcube
+
+VARIABLES = (
+    "WORKLOAD_MANAGER_URL",
+    "WORKLOADMANAGER_URL",
+    "ROUTER_URL",
+    "API_TOKEN",
+    "AGENTCUBE_TOKEN",
+    "AGENTCUBE_TOKEN_FILE",
+    "XDG_CONFIG_HOME",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+)
+
+MakeClient = Callable[..., agentcube.CodeInterpreterClient]
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the machine that runs the tests reaches them."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def peer(clean_environment: None) -> Iterator[Peer]:
+    with Peer() as running:
+        yield running
+
+
+@pytest.fixture
+def make_client(peer: Peer) -> Iterator[MakeClient]:
+    """Makes clients of the peer, and stops them all in the end."""
+    made: list[agentcube.CodeInterpreterClient] = []
+
+    def make(**options: Any) -> agentcube.CodeInterpreterClient:
+        options = {"workload_manager_url": peer.url, "router_url": peer.url, **options}
+        client = agentcube.CodeInterpreterClient(**options)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.detach()
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> agentcube.CodeInterpreterClient:
+    return make_client()
