@@ -85,12 +85,15 @@ const (
 // Auth says who can sign requests for a session.
 type Auth string
 
-// The two kinds of sessions.
+// The kinds of sessions.
 const (
 	// AuthClientKey: only the holder of the session's private key.
 	AuthClientKey Auth = "client-key"
 	// AuthManaged: the Router signs for the owner.
 	AuthManaged Auth = "managed"
+	// AuthNone: what runs in the sandbox checks nothing itself (templates with
+	// authMode none); the Router lets only the owner in and signs nothing.
+	AuthNone Auth = "none"
 )
 
 // Session is what the native API shows of a session. Times are UTC, RFC 3339.

@@ -1,0 +1,99 @@
+package httpserve
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/session"
+)
+
+// StatusClientClosedRequest is logged when the client went away before the
+// answer; nobody receives it.
+const StatusClientClosedRequest = 499
+
+// HandlerFunc is a handler that may fail before it has written an answer. Its
+// error is answered by WriteError.
+type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
+
+// ServeHTTP implements http.Handler.
+func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := f(w, r); err != nil {
+		WriteError(w, r, err)
+	}
+}
+
+// WriteError answers r with err: the status, headers and body of the
+// *api.Error that AsError finds for it. The cause is logged with the request
+// id, and never sent.
+func WriteError(w http.ResponseWriter, r *http.Request, err error) {
+	e := *AsError(err)
+	e.RequestID = RequestID(r.Context())
+	e.Timestamp = time.Now().UTC()
+	e.Message = e.Text
+	logError(r, &e, err)
+	if e.Status == StatusClientClosedRequest {
+		w.WriteHeader(e.Status)
+		return
+	}
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
+	}
+	if e.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="agentcube"`)
+	}
+	WriteJSON(w, e.Status, &e)
+}
+
+func logError(r *http.Request, e *api.Error, err error) {
+	level := slog.LevelDebug
+	if e.Status >= http.StatusInternalServerError {
+		level = slog.LevelError
+	}
+	loggerFrom(r.Context()).LogAttrs(r.Context(), level, "request failed",
+		slog.String("requestId", e.RequestID), slog.Int("status", e.Status),
+		slog.String("code", string(e.Code)), slog.Any("error", err))
+}
+
+// AsError finds the answer that belongs to an error. An *api.Error anywhere in
+// err's chain is taken as it is; the errors of the packages below have answers
+// of their own; anything else is an internal error whose text tells the caller
+// nothing.
+func AsError(err error) *api.Error {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return e
+	}
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return api.Errorf(http.StatusRequestEntityTooLarge, api.CodeBodyTooLarge,
+			"request body is larger than %d bytes", tooLarge.Limit).WithCause(err)
+	}
+	for _, known := range []struct {
+		is  error
+		out *api.Error
+	}{
+		{session.ErrNotFound, api.Errorf(http.StatusNotFound, api.CodeSessionNotFound, "session not found")},
+		{session.ErrBadCursor, api.Errorf(http.StatusBadRequest, api.CodeInvalidRequest, "malformed page token")},
+		{session.ErrUnavailable, api.Errorf(http.StatusInternalServerError, api.CodeStoreFailed, "internal server error")},
+		{sandbox.ErrFull, Overloaded()},
+		{sandbox.ErrNoImage, api.Errorf(http.StatusInternalServerError, api.CodeImageNotFound, "the template's image is not on this machine")},
+		{context.DeadlineExceeded, api.Errorf(http.StatusGatewayTimeout, api.CodeSandboxTimeout, "request timed out")},
+		{context.Canceled, api.Errorf(StatusClientClosedRequest, api.CodeUnavailable, "client closed the request")},
+	} {
+		if errors.Is(err, known.is) {
+			return known.out.WithCause(err)
+		}
+	}
+	return api.Errorf(http.StatusInternalServerError, api.CodeInternal, "internal server error").WithCause(err)
+}
+
+// Overloaded is the 429 of every limit on concurrency, sandboxes or memory.
+func Overloaded() *api.Error {
+	e := api.Errorf(http.StatusTooManyRequests, api.CodeServerOverloaded, "server overloaded, please try again later")
+	e.RetryAfter = 1
+	return e
+}

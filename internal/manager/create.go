@@ -1,0 +1,294 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/session"
+)
+
+// Why a creation was given up; each is the cause of its cancelled context.
+var (
+	errClosing   = api.Errorf(http.StatusServiceUnavailable, api.CodeUnavailable, "shutting down")
+	errAbandoned = errors.New("the client went away")
+	errDeleted   = errors.New("the session was deleted while it was being created")
+)
+
+// storeTimeout bounds store calls that must not end with the client's patience.
+const storeTimeout = 30 * time.Second
+
+// creation is a session being made. It goes on while at least one request waits
+// for it.
+type creation struct {
+	keyed  bool // a repeated request can find the session again
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when result and err are set
+
+	// waiting is guarded by Manager.mu.
+	waiting int
+
+	result session.Session
+	err    error
+}
+
+// Create makes a session for owner and returns its record, running. With an
+// idempotency key that owner has used before, it returns that session instead.
+// When ctx ends first, and nobody else waits for the same session, it is undone.
+// Errors are *api.Error or map to one by httpserve.AsError.
+func (m *Manager) Create(ctx context.Context, owner auth.Principal, req Request) (session.Session, error) {
+	p, err := m.plan(owner, req, time.Now().UTC())
+	if err != nil {
+		return session.Session{}, err
+	}
+	full := m.slots.take(p.record.SandboxID, p.spec.Resources.MemoryBytes)
+	if full != nil && req.IdempotencyKey == "" {
+		return session.Session{}, full
+	}
+	c, ctxBuild, err := m.register(p.record)
+	if err != nil {
+		m.slots.release(p.record.SandboxID)
+		return session.Session{}, err
+	}
+	existing, err := m.record(ctx, p.record)
+	if err != nil {
+		// Nothing was made yet: the creation is over before it began.
+		m.slots.release(p.record.SandboxID)
+		m.complete(p.record.ID, c, session.Session{}, err)
+		if errors.Is(err, session.ErrExists) && existing.ID != "" {
+			return m.replay(ctx, existing, p.record.RequestDigest)
+		}
+		return session.Session{}, fmt.Errorf("record session: %w", err)
+	}
+	m.work.Go(func() { m.build(ctxBuild, c, p, full) })
+	return m.await(ctx, p.record.ID, c)
+}
+
+// register announces a creation to the rest of the Manager, before its record
+// exists, so that nobody takes the record for a forgotten one.
+func (m *Manager) register(rec session.Session) (*creation, context.Context, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closing {
+		return nil, nil, errClosing
+	}
+	ctx, cancel := context.WithCancelCause(m.base)
+	c := &creation{keyed: rec.IdempotencyKey != "", cancel: cancel, done: make(chan struct{}), waiting: 1}
+	m.creations[rec.ID] = c
+	return c, ctx, nil
+}
+
+// record writes the pending record. It does not stop half way when the client
+// goes away, so that what was written is known.
+func (m *Manager) record(ctx context.Context, rec session.Session) (session.Session, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	return m.cfg.Store.Create(ctx, rec)
+}
+
+// build makes the sandbox of a recorded session, or undoes what it began.
+func (m *Manager) build(ctx context.Context, c *creation, p plan, full error) {
+	defer c.cancel(nil)
+	timed, stop := context.WithTimeout(ctx, m.cfg.CreateTimeout)
+	defer stop()
+	result, err := session.Session{}, full
+	if err == nil {
+		result, err = m.makeSandbox(timed, p)
+	}
+	if err == nil && !c.keyed && m.abandoned(c) {
+		err = errAbandoned
+	}
+	if err != nil {
+		err = m.explain(timed, err)
+		m.undo(p.record, err)
+	}
+	m.complete(p.record.ID, c, result, err)
+	if err == nil {
+		m.log.Info("session created", "session", result.ID, "owner", result.Owner,
+			"template", result.Namespace+"/"+result.Name, "auth", string(result.Auth),
+			"duration", time.Since(result.CreatedAt))
+	}
+}
+
+// makeSandbox is the creation proper: sandbox, key, record.
+func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, error) {
+	sb, err := m.cfg.Driver.Create(ctx, p.spec)
+	if err != nil {
+		return session.Session{}, driverError(err)
+	}
+	if p.record.Auth != api.AuthNone {
+		if err := m.initAgent(ctx, p); err != nil {
+			return session.Session{}, api.Errorf(http.StatusInternalServerError, api.CodeSandboxInitFailed,
+				"internal server error").WithCause(err)
+		}
+	}
+	now := time.Now().UTC()
+	// The idle clock starts when the session can be used.
+	if err := m.cfg.Store.Touch(ctx, p.record.ID, now); err != nil {
+		return session.Session{}, fmt.Errorf("touch session: %w", err)
+	}
+	rec, err := m.cfg.Store.Update(ctx, p.record.ID, func(s *session.Session) error {
+		if s.State != api.StatePending {
+			return ended(*s)
+		}
+		s.State = api.StateRunning
+		s.Isolation = sb.Isolation
+		return nil
+	})
+	if err != nil {
+		return session.Session{}, fmt.Errorf("update session: %w", err)
+	}
+	m.cfg.SessionChanged(rec)
+	return rec, nil
+}
+
+func driverError(err error) error {
+	if errors.Is(err, sandbox.ErrFull) || errors.Is(err, sandbox.ErrNoImage) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return api.Errorf(http.StatusInternalServerError, api.CodeSandboxCreateFailed, "internal server error").WithCause(err)
+}
+
+// explain replaces the error of a creation that was given up by why it was.
+func (m *Manager) explain(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errClosing) || m.base.Err() != nil:
+		return errClosing
+	case errors.Is(cause, context.DeadlineExceeded):
+		return api.Errorf(http.StatusGatewayTimeout, api.CodeSandboxTimeout, "sandbox creation timed out").WithCause(err)
+	case errors.Is(cause, errDeleted), errors.Is(cause, errAbandoned):
+		return cause
+	}
+	return err
+}
+
+// undo ends the record of a creation that failed and removes its sandbox. It
+// does not depend on the client, who may be gone.
+func (m *Manager) undo(rec session.Session, cause error) {
+	m.log.Warn("session not created", "session", rec.ID, "template", rec.Namespace+"/"+rec.Name, "error", cause)
+	r := m.remove(rec.SandboxID, &ending{id: rec.ID, fate: api.FateFailed, reason: failureReason(cause)})
+	<-r.tried
+}
+
+// failureReason is one sentence without internals.
+func failureReason(err error) string {
+	switch e, ok := errors.AsType[*api.Error](err); {
+	case errors.Is(err, errAbandoned):
+		return "the client went away while the session was being created"
+	case errors.Is(err, errDeleted):
+		return "deleted while it was being created"
+	case errors.Is(err, errClosing):
+		return "AgentCube was stopped while the session was being created"
+	case ok && e.Code == api.CodeSandboxTimeout:
+		return "the sandbox did not become ready in time"
+	case ok && e.Code == api.CodeSandboxInitFailed:
+		return "the agent in the sandbox did not take its key"
+	case ok && e.Code == api.CodeServerOverloaded, errors.Is(err, sandbox.ErrFull):
+		return "there was no room for another sandbox"
+	case errors.Is(err, sandbox.ErrNoImage):
+		return "the template's image is not on this machine"
+	case errors.Is(err, session.ErrUnavailable):
+		return "the session store failed"
+	}
+	return "the sandbox could not be made"
+}
+
+// complete publishes the outcome of a creation.
+func (m *Manager) complete(id string, c *creation, result session.Session, err error) {
+	m.mu.Lock()
+	delete(m.creations, id)
+	c.result, c.err = result, err
+	close(c.done)
+	m.mu.Unlock()
+}
+
+func (m *Manager) abandoned(c *creation) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return c.waiting == 0
+}
+
+// await waits for a creation on behalf of one request.
+func (m *Manager) await(ctx context.Context, id string, c *creation) (session.Session, error) {
+	select {
+	case <-c.done:
+		return c.result, c.err
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	c.waiting--
+	last := c.waiting == 0
+	m.mu.Unlock()
+	if last {
+		c.cancel(errAbandoned)
+		select {
+		case <-c.done: // made, but nobody heard of it and nobody can ask again
+			if c.err == nil && !c.keyed {
+				m.remove(c.result.SandboxID, &ending{id: id, fate: api.FateFailed, reason: failureReason(errAbandoned)})
+			}
+		default:
+		}
+	}
+	return session.Session{}, ctx.Err()
+}
+
+// replay answers a request whose idempotency key has been used before.
+func (m *Manager) replay(ctx context.Context, rec session.Session, requestDigest string) (session.Session, error) {
+	if rec.RequestDigest != requestDigest {
+		return session.Session{}, api.Errorf(http.StatusConflict, api.CodeIdempotencyConflict,
+			"the idempotency key was used with another request").
+			WithHint("use a new %s for a new session", api.HeaderIdempotencyKey)
+	}
+	m.mu.Lock()
+	c := m.creations[rec.ID]
+	if c != nil {
+		c.waiting++
+	}
+	m.mu.Unlock()
+	if c != nil {
+		return m.await(ctx, rec.ID, c)
+	}
+	rec, err := m.cfg.Store.Get(ctx, rec.ID)
+	switch {
+	case err != nil:
+		return session.Session{}, fmt.Errorf("get session: %w", err)
+	case rec.Ended():
+		return session.Session{}, ended(rec)
+	case rec.State == api.StatePending:
+		return session.Session{}, notReady()
+	}
+	return rec, nil
+}
+
+// ended is the 410 for a session that is over.
+func ended(rec session.Session) *api.Error {
+	e := api.Errorf(http.StatusGone, api.CodeSessionEnded, "session %q has ended: %s", rec.ID, rec.Fate)
+	e.Fate = string(rec.Fate)
+	e.Hint = rec.Reason
+	if !rec.EndedAt.IsZero() {
+		at := rec.EndedAt
+		e.EndedAt = &at
+	}
+	return e
+}
+
+func notReady() *api.Error {
+	e := api.Errorf(http.StatusConflict, api.CodeSessionNotReady, "the session is still being created")
+	e.RetryAfter = 1
+	return e
+}
+
+// CreateManaged makes a session without a key of the client's: the Router
+// signs for it.
+func (m *Manager) CreateManaged(ctx context.Context, owner auth.Principal, kind, namespace, name string) (session.Session, error) {
+	return m.Create(ctx, owner, Request{Kind: kind, CreateRequest: api.CreateRequest{Namespace: namespace, Name: name}})
+}

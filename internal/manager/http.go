@@ -1,0 +1,181 @@
+package manager
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/httpserve"
+	"github.com/volcano-sh/agentcube/internal/session"
+)
+
+// maxCreateBody bounds the body of a create request; the largest that passes
+// the other checks has about 300 KiB.
+const maxCreateBody = 1 << 20
+
+// newRoutes is the table of the control-plane API. A method that a path does
+// not have falls through to the 404, as older clients expect.
+func (m *Manager) newRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", health)
+	mux.HandleFunc("GET /v1/openapi.yaml", describe)
+	mux.Handle("POST /v1/code-interpreter", m.create(api.KindCodeInterpreter))
+	mux.Handle("POST /v1/agent-runtime", m.create(api.KindAgentRuntime))
+	// Either path deletes any session of the caller, as it always did.
+	mux.Handle("DELETE /v1/code-interpreter/sessions/{id}", m.authenticated(m.deleteOld))
+	mux.Handle("DELETE /v1/agent-runtime/sessions/{id}", m.authenticated(m.deleteOld))
+	mux.Handle("GET /v1/sessions", m.authenticated(m.list))
+	mux.Handle("GET /v1/sessions/{id}", m.authenticated(m.get))
+	mux.Handle("DELETE /v1/sessions/{id}", m.authenticated(m.delete))
+	mux.HandleFunc("/", httpserve.NotFound)
+	return mux
+}
+
+func health(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", httpserve.ContentTypeJSON)
+	_, _ = io.WriteString(w, `{"status":"healthy"}`)
+}
+
+func describe(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = io.WriteString(w, api.OpenAPI())
+}
+
+type handler func(w http.ResponseWriter, r *http.Request, who auth.Principal) error
+
+func (m *Manager) authenticated(h handler) http.Handler {
+	return httpserve.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		who, err := m.cfg.Authenticator.Authenticate(r)
+		if err != nil {
+			return err
+		}
+		return h(w, r, who)
+	})
+}
+
+func (m *Manager) create(kind string) http.Handler {
+	return m.authenticated(func(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
+		req := Request{Kind: kind, IdempotencyKey: r.Header.Get(api.HeaderIdempotencyKey)}
+		if err := httpserve.ReadJSON(w, r, maxCreateBody, &req.CreateRequest); err != nil {
+			return err
+		}
+		rec, err := m.Create(r.Context(), who, req)
+		if err != nil {
+			return err
+		}
+		httpserve.WriteJSON(w, http.StatusOK, created(rec))
+		return nil
+	})
+}
+
+func created(rec session.Session) api.CreateResponse {
+	return api.CreateResponse{
+		Kind: "Sandbox", SessionID: rec.ID, SandboxID: rec.SandboxID, SandboxName: rec.SandboxID,
+		EntryPoints: rec.EntryPoints, OwnerID: rec.Owner, Session: rec.API(),
+	}
+}
+
+// deleteOld knows no ended sessions: what has ended is as unknown as what
+// never was, which clients of this path count as success.
+func (m *Manager) deleteOld(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
+	id := r.PathValue("id")
+	_, err := m.Delete(r.Context(), who, id)
+	if err != nil && httpserve.AsError(err).Code == api.CodeSessionEnded {
+		return unknownSession(id).WithCause(err)
+	}
+	if err != nil {
+		return err
+	}
+	httpserve.WriteJSON(w, http.StatusOK, struct {
+		Message string `json:"message"`
+	}{"Sandbox deleted successfully"})
+	return nil
+}
+
+func unknownSession(id string) *api.Error {
+	return api.Errorf(http.StatusNotFound, api.CodeSessionNotFound,
+		"Session ID %s not found, maybe already deleted", shorten(id))
+}
+
+// shorten keeps an answer from repeating whatever a caller sent.
+func shorten(id string) string {
+	const longest = 64
+	if len(id) > longest {
+		return strconv.Quote(id[:longest]) + "..."
+	}
+	return strconv.Quote(id)
+}
+
+func (m *Manager) delete(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
+	rec, err := m.Delete(r.Context(), who, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	httpserve.WriteJSON(w, http.StatusOK, rec.API())
+	return nil
+}
+
+func (m *Manager) get(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
+	rec, err := m.owned(r.Context(), who, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	httpserve.WriteJSON(w, http.StatusOK, rec.API())
+	return nil
+}
+
+func (m *Manager) list(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
+	q, err := listQuery(r)
+	if err != nil {
+		return err
+	}
+	q.Owner = who.Name
+	page, next, err := m.cfg.Store.List(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	out := api.SessionList{Sessions: make([]api.Session, 0, len(page)), NextPageToken: next}
+	for _, rec := range page {
+		out.Sessions = append(out.Sessions, rec.API())
+	}
+	httpserve.WriteJSON(w, http.StatusOK, out)
+	return nil
+}
+
+// listQuery reads ?limit=&pageToken=&state=&all=.
+func listQuery(r *http.Request) (session.Query, error) {
+	values := r.URL.Query()
+	q := session.Query{Cursor: values.Get("pageToken"), Limit: 100}
+	if text := values.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1000 {
+			return q, invalid("limit must be a number from 1 to 1000")
+		}
+		q.Limit = n
+	}
+	all := false
+	if text := values.Get("all"); text != "" {
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return q, invalid("all must be true or false")
+		}
+		all = b
+	}
+	known := append(liveStates(), api.StateEnded)
+	for _, text := range values["state"] {
+		for name := range strings.SplitSeq(text, ",") {
+			if !slices.Contains(known, api.State(name)) {
+				return q, invalid("state must be pending, running, paused or ended")
+			}
+			q.States = append(q.States, api.State(name))
+		}
+	}
+	if len(q.States) == 0 && !all {
+		q.States = liveStates()
+	}
+	return q, nil
+}

@@ -1,0 +1,174 @@
+package manager
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/session"
+	"github.com/volcano-sh/agentcube/internal/template"
+)
+
+// Config of a Manager. Fields without a default are required.
+type Config struct {
+	Store         session.Store
+	Driver        sandbox.Driver
+	Templates     template.Source
+	Authenticator auth.Authenticator
+	// BootstrapKey signs what locks a PicoD to its key.
+	BootstrapKey *rsa.PrivateKey
+	// RouterKey is what PicoDs of managed sessions are locked to.
+	RouterKey *rsa.PublicKey
+	// Logger; nil means slog.Default().
+	Logger *slog.Logger
+	// SessionChanged, when set, is called with every record that the Manager
+	// has changed, after the store has it. It must not block.
+	SessionChanged func(session.Session)
+
+	// CreateTimeout bounds the making of a session; 0 means 2 min.
+	CreateTimeout time.Duration
+	// InitTimeout bounds the handing over of the key; 0 means 30 s.
+	InitTimeout time.Duration
+	// DeleteTimeout bounds one attempt to remove a sandbox; 0 means 30 s.
+	DeleteTimeout time.Duration
+	// PollInterval is how often sessions are looked at for their idle time-out
+	// and end of life; 0 means 250 ms.
+	PollInterval time.Duration
+	// Retention is how long ended sessions are remembered; 0 means 24 h.
+	Retention time.Duration
+	// MaxSandboxes bounds the sandboxes that exist at a time; 0 means no bound.
+	MaxSandboxes int
+	// MemoryBudget bounds the sum of their memory limits, in bytes; 0 means no bound.
+	MemoryBudget int64
+	// KeepSessions makes Close leave sessions and sandboxes for the next
+	// process instead of ending them.
+	KeepSessions bool
+}
+
+// Manager is the control plane. Its methods are safe for concurrent use.
+type Manager struct {
+	cfg    Config
+	log    *slog.Logger
+	routes http.Handler
+	slots  *slots
+
+	base   context.Context // ends with Close
+	cancel context.CancelFunc
+	work   sync.WaitGroup // creations and removals
+	tries  chan struct{}  // bounds removals that run at a time
+
+	mu        sync.Mutex
+	closing   bool
+	creations map[string]*creation // by session id
+	removals  map[string]*removal  // by sandbox id
+}
+
+// maxParallelRemovals keeps a burst of expiring sessions from taking the whole machine.
+const maxParallelRemovals = 8
+
+// New makes a Manager. It does no I/O.
+func New(cfg Config) *Manager {
+	setDefault(&cfg.CreateTimeout, 2*time.Minute)
+	setDefault(&cfg.InitTimeout, 30*time.Second)
+	setDefault(&cfg.DeleteTimeout, 30*time.Second)
+	setDefault(&cfg.PollInterval, 250*time.Millisecond)
+	setDefault(&cfg.Retention, 24*time.Hour)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.SessionChanged == nil {
+		cfg.SessionChanged = func(session.Session) {}
+	}
+	base, cancel := context.WithCancel(context.Background())
+	m := &Manager{
+		cfg: cfg, log: cfg.Logger, slots: newSlots(cfg.MaxSandboxes, cfg.MemoryBudget),
+		base: base, cancel: cancel, tries: make(chan struct{}, maxParallelRemovals),
+		creations: map[string]*creation{}, removals: map[string]*removal{},
+	}
+	m.routes = m.newRoutes()
+	return m
+}
+
+func setDefault(d *time.Duration, v time.Duration) {
+	if *d == 0 {
+		*d = v
+	}
+}
+
+// ServeHTTP implements http.Handler: the control-plane API. What it does not
+// know is answered 404.
+func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.routes.ServeHTTP(w, r) }
+
+// Run watches the sessions until ctx ends: idle time-outs, ends of life,
+// sandboxes that end by themselves, and old records. Open comes first.
+func (m *Manager) Run(ctx context.Context) error {
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	loops.Go(func() { m.watchExits(ctx) })
+	loops.Go(func() { m.purgeLoop(ctx) })
+	poll := time.NewTicker(m.cfg.PollInterval)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+			m.reap(ctx)
+		}
+	}
+}
+
+// Close stops the Manager: no session is created any more, those in creation are
+// undone, and, unless Config.KeepSessions is set, all others end. It returns
+// when all is removed or ctx ends, with an error when something is left for
+// the next Open. Run has to have returned.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	m.closing = true
+	for _, c := range m.creations {
+		c.cancel(errClosing)
+	}
+	m.mu.Unlock()
+	err := m.waitCreations(ctx)
+	if !m.cfg.KeepSessions {
+		err = errors.Join(err, m.endAll(ctx))
+	}
+	m.cancel()
+	m.work.Wait()
+	if err != nil {
+		return fmt.Errorf("close manager: %w", err)
+	}
+	return nil
+}
+
+func (m *Manager) waitCreations(ctx context.Context) error {
+	for {
+		c := m.anyCreation()
+		if c == nil {
+			return nil
+		}
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (m *Manager) anyCreation() *creation {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.creations {
+		return c
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/session"
+)
+
+// Open settles what an earlier process left behind, as the package comment
+// tells, and counts what lives on. It comes before Run and before requests are
+// served. Sandboxes that must go are removed in the background.
+func (m *Manager) Open(ctx context.Context) error {
+	sandboxes, err := m.cfg.Driver.List(ctx)
+	if err != nil {
+		return fmt.Errorf("open manager: list sandboxes: %w", err)
+	}
+	live, err := m.live(ctx)
+	if err != nil {
+		return fmt.Errorf("open manager: %w", err)
+	}
+	found := make(map[string]sandbox.Sandbox, len(sandboxes))
+	for _, sb := range sandboxes {
+		found[sb.ID] = sb
+		memory, _ := strconv.ParseInt(sb.Labels[labelMemory], 10, 64)
+		m.slots.adopt(sb.ID, memory)
+	}
+	adopted := 0
+	for _, rec := range live {
+		sb, exists := found[rec.SandboxID]
+		ok, err := m.settle(ctx, rec, sb, exists)
+		if err != nil {
+			return fmt.Errorf("open manager: %w", err)
+		}
+		if ok {
+			adopted++
+			delete(found, rec.SandboxID)
+		}
+	}
+	for id := range found {
+		m.remove(id, nil)
+	}
+	m.log.Info("sessions settled", "adopted", adopted, "ended", len(live)-adopted, "sandboxesRemoved", len(found))
+	return nil
+}
+
+// settle decides about one session that had not ended; true when it lives on.
+func (m *Manager) settle(ctx context.Context, rec session.Session, sb sandbox.Sandbox, exists bool) (bool, error) {
+	e := ending{id: rec.ID}
+	switch {
+	case rec.State == api.StatePending:
+		e.fate, e.reason = api.FateFailed, "AgentCube stopped while the session was being created"
+	case !exists:
+		e.fate, e.reason = api.FateHostLost, "its sandbox was gone when AgentCube came back"
+	case sb.Exit != nil:
+		e.fate, e.reason = exitFate(*sb.Exit)
+	default:
+		// Nobody could reach the session while no process was there: that time
+		// is not its owner's idleness.
+		return true, m.cfg.Store.Touch(ctx, rec.ID, time.Now().UTC())
+	}
+	_, err := m.end(ctx, e)
+	return false, err
+}
+
+// live lists the sessions that have not ended.
+func (m *Manager) live(ctx context.Context) ([]session.Session, error) {
+	q := session.Query{States: liveStates(), Limit: 1000}
+	var all []session.Session
+	for {
+		page, next, err := m.cfg.Store.List(ctx, q)
+		if err != nil {
+			return nil, fmt.Errorf("list sessions: %w", err)
+		}
+		all = append(all, page...)
+		if next == "" {
+			return all, nil
+		}
+		q.Cursor = next
+	}
+}
+
+func liveStates() []api.State {
+	return []api.State{api.StatePending, api.StateRunning, api.StatePaused}
+}

@@ -1,0 +1,121 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/session"
+)
+
+// reapBatch is how many overdue sessions one look ends.
+const reapBatch = 256
+
+var errNotDue = errors.New("session was used meanwhile")
+
+// reap ends the sessions whose time is over.
+func (m *Manager) reap(ctx context.Context) {
+	m.mu.Lock()
+	creating := len(m.creations)
+	m.mu.Unlock()
+	// Sessions in creation may be among the due ones and are left alone;
+	// asking for more keeps them from hiding others.
+	due, err := m.cfg.Store.Due(ctx, time.Now().UTC(), reapBatch+creating)
+	if err != nil && ctx.Err() == nil {
+		m.log.Error("overdue sessions not listed", "error", err)
+	}
+	for _, rec := range due {
+		if ctx.Err() != nil {
+			return
+		}
+		m.reapOne(ctx, rec)
+	}
+}
+
+func (m *Manager) reapOne(ctx context.Context, rec session.Session) {
+	m.mu.Lock()
+	_, creating := m.creations[rec.ID]
+	m.mu.Unlock()
+	if creating {
+		return
+	}
+	now := time.Now().UTC()
+	e := ending{id: rec.ID, fate: api.FateIdle, reason: "no request for " + rec.IdleTimeout.String(),
+		still: func(s session.Session) error {
+			if s.Deadline().After(now) {
+				return errNotDue
+			}
+			return nil
+		}}
+	switch {
+	case rec.State == api.StatePending:
+		e.fate, e.reason = api.FateFailed, "the session was never made"
+	case !rec.ExpiresAt.After(now):
+		e.fate, e.reason = api.FateExpired, "its longest life was over"
+	}
+	_, err := m.end(ctx, e)
+	switch {
+	case err == nil:
+		m.remove(rec.SandboxID, nil)
+	case errors.Is(err, errNotDue), errors.Is(err, errAlreadyEnded), ctx.Err() != nil:
+	default:
+		m.log.Error("overdue session not ended", "session", rec.ID, "error", err)
+	}
+}
+
+// watchExits ends the sessions whose sandbox ended by itself.
+func (m *Manager) watchExits(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case exit, ok := <-m.cfg.Driver.Exits():
+			if !ok {
+				return
+			}
+			m.sandboxExited(exit)
+		}
+	}
+}
+
+func (m *Manager) sandboxExited(exit sandbox.Exit) {
+	m.log.Warn("sandbox exited", "sandbox", exit.ID, "reason", string(exit.Reason), "detail", exit.Detail)
+	id, ok := strings.CutPrefix(exit.ID, "s-")
+	if !ok {
+		m.remove(exit.ID, nil)
+		return
+	}
+	fate, reason := exitFate(exit)
+	m.remove(exit.ID, &ending{id: id, fate: fate, reason: reason})
+}
+
+func exitFate(exit sandbox.Exit) (api.Fate, string) {
+	switch exit.Reason {
+	case sandbox.ExitOutOfMemory:
+		return api.FateOutOfMemory, "the sandbox went over its memory limit"
+	case sandbox.ExitLost:
+		return api.FateHostLost, "the sandbox was gone when it was looked for"
+	}
+	return api.FateFailed, "the sandbox ended by itself"
+}
+
+func (m *Manager) purgeLoop(ctx context.Context) {
+	tick := time.NewTicker(min(time.Minute, m.cfg.Retention))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			n, err := m.cfg.Store.Purge(ctx, time.Now().UTC().Add(-m.cfg.Retention))
+			if err != nil && ctx.Err() == nil {
+				m.log.Error("old sessions not purged", "error", err)
+			} else if n > 0 {
+				m.log.Info("old sessions purged", "count", n)
+			}
+		}
+	}
+}

@@ -1,0 +1,16 @@
+// Package router is the data plane: it carries the requests of a session to its
+// sandbox and the answers back, unread and unchanged.
+//
+// A Router is an http.Handler. A request names its template in the path and its
+// session in the header X-Agentcube-Session-Id; without the header a session is
+// made for the caller. What is checked before anything is forwarded:
+//
+//   - the session exists and belongs to the template that the path names;
+//   - for a key-bound session, the request is signed by the session's key (PicoD
+//     checks again, and more); Authorization then passes untouched;
+//   - for any other session, the caller is its owner; Authorization is then
+//     replaced by the Router's own token, or, where nothing in the sandbox would
+//     check one, removed.
+//
+// Requests count as activity of their session for as long as they last.
+package router

@@ -1,0 +1,119 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"time"
+
+	"log/slog"
+
+	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/httpserve"
+	"github.com/volcano-sh/agentcube/internal/session"
+)
+
+// call is one request on its way to one sandbox.
+type call struct {
+	target   *target
+	session  string
+	endpoint endpoint
+	path     string
+	query    string
+	// authorization replaces the caller's; "" removes it. keepAuth leaves the
+	// caller's as it is.
+	authorization string
+	keepAuth      bool
+}
+
+type callKey struct{}
+
+func callOf(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}
+
+func (rt *Router) newCall(t *target, rec session.Session, inv invocation, r *http.Request) (*call, error) {
+	e, ok := choose(rec.EntryPoints, inv.path)
+	if !ok {
+		return nil, api.Errorf(http.StatusNotFound, api.CodeNoEntryPoint, "no entry point found for sandbox")
+	}
+	ep, ok := parseEndpoint(e)
+	if !ok {
+		return nil, api.Errorf(http.StatusNotFound, api.CodeNoEntryPoint, "entry point of the sandbox is not valid")
+	}
+	c := &call{target: t, session: rec.ID, endpoint: ep, path: inv.path, query: r.URL.RawQuery}
+	switch rec.Auth {
+	case api.AuthClientKey:
+		c.keepAuth = true
+	case api.AuthManaged:
+		token, err := auth.SignRouter(rt.cfg.SigningKey, rec.ID, time.Now())
+		if err != nil {
+			return nil, fmt.Errorf("sign request: %w", err)
+		}
+		c.authorization = "Bearer " + token
+	}
+	return c, nil
+}
+
+func (rt *Router) newProxy() *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		Transport:      callTransport{},
+		FlushInterval:  -1, // what the sandbox has sent, the client gets at once
+		BufferPool:     newBufferPool(),
+		ModifyResponse: modifyResponse,
+		ErrorHandler:   rt.proxyFailed,
+		ErrorLog:       slog.NewLogLogger(rt.log.Handler(), slog.LevelDebug),
+	}
+}
+
+func rewrite(p *httputil.ProxyRequest) {
+	c := callOf(p.In.Context())
+	p.Out.URL = &url.URL{Scheme: c.endpoint.scheme, Host: c.endpoint.host, Path: c.path, RawQuery: c.query}
+	p.Out.Host = "" // of the target
+	p.SetXForwarded()
+	if !c.keepAuth {
+		p.Out.Header.Del("Authorization")
+		if c.authorization != "" {
+			p.Out.Header.Set("Authorization", c.authorization)
+		}
+	}
+}
+
+// modifyResponse drops what a sandbox has no say in: these headers are ours, and
+// have been set already.
+func modifyResponse(resp *http.Response) error {
+	for _, name := range []string{api.HeaderSessionID, api.HeaderRequestID, "X-Content-Type-Options"} {
+		resp.Header.Del(name)
+	}
+	return nil
+}
+
+// callTransport sends each call over its session's own connections.
+type callTransport struct{}
+
+func (callTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	return callOf(r.Context()).target.transport.RoundTrip(r)
+}
+
+// proxyFailed answers when no answer came from the sandbox.
+func (rt *Router) proxyFailed(w http.ResponseWriter, r *http.Request, err error) {
+	c := callOf(r.Context())
+	httpserve.WriteError(w, r, rt.unreachable(r.Context(), c, err))
+}
+
+const bufferSize = 64 << 10
+
+type bufferPool struct{ pool sync.Pool }
+
+func newBufferPool() *bufferPool {
+	return &bufferPool{sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}}
+}
+
+func (p *bufferPool) Get() []byte  { return *p.pool.Get().(*[]byte) }
+func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }

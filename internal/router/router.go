@@ -1,0 +1,224 @@
+package router
+
+import (
+	"context"
+	"crypto/rsa"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/httpserve"
+	"github.com/volcano-sh/agentcube/internal/session"
+)
+
+// Sessions is what the Router needs of a session.Store. When it is a
+// session.Pinger too, readiness asks it.
+type Sessions interface {
+	Get(ctx context.Context, id string) (session.Session, error)
+	Touch(ctx context.Context, id string, at time.Time) error
+}
+
+// Dialer reaches a port inside a sandbox; every sandbox.Driver is one.
+type Dialer interface {
+	Dial(ctx context.Context, sandboxID string, port uint16) (net.Conn, error)
+}
+
+// Creator makes the sessions of requests that name none.
+type Creator interface {
+	// CreateManaged makes a session without a key of the client's, owned by
+	// owner, from the template of that kind, namespace and name.
+	CreateManaged(ctx context.Context, owner auth.Principal, kind, namespace, name string) (session.Session, error)
+}
+
+// Config of a Router. Fields without a default are required.
+type Config struct {
+	Sessions      Sessions
+	Dialer        Dialer
+	Creator       Creator
+	Authenticator auth.Authenticator
+	// SigningKey signs the Router's tokens for managed sessions.
+	SigningKey *rsa.PrivateKey
+	// Logger; nil means slog.Default().
+	Logger *slog.Logger
+	// MaxConcurrent bounds requests under way; more are answered 429 at once.
+	// 0 means no bound.
+	MaxConcurrent int
+	// DialTimeout bounds the wait for a connection to a sandbox; 0 means 10 s.
+	DialTimeout time.Duration
+}
+
+// Router is the data plane. It keeps what it knows of running sessions in
+// memory: SessionChanged has to be called with every change of a record.
+type Router struct {
+	cfg      Config
+	log      *slog.Logger
+	proxy    *httputil.ReverseProxy
+	targets  *targets
+	inFlight atomic.Int64
+}
+
+// New makes a Router. It does no I/O.
+func New(cfg Config) *Router {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.DialTimeout == 0 {
+		cfg.DialTimeout = 10 * time.Second
+	}
+	rt := &Router{cfg: cfg, log: cfg.Logger}
+	rt.targets = newTargets(rt)
+	rt.proxy = rt.newProxy()
+	return rt
+}
+
+// SessionChanged tells the Router of a session's new record. The connections
+// of a session that does not run any more are closed.
+func (rt *Router) SessionChanged(rec session.Session) { rt.targets.changed(rec) }
+
+// Close closes all connections to sandboxes. Requests under way break off.
+func (rt *Router) Close() { rt.targets.closeAll() }
+
+// Owns reports whether path is one of the Router's, for a listener that serves
+// the control plane too.
+func Owns(path string) bool {
+	return path == "/health/live" || path == "/health/ready" || strings.HasPrefix(path, "/v1/namespaces/")
+}
+
+// ServeHTTP implements http.Handler.
+func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.URL.Path == "/health/live" && r.Method == http.MethodGet:
+		writeStatus(w, http.StatusOK, `{"status":"alive"}`)
+	case r.URL.Path == "/health/ready" && r.Method == http.MethodGet:
+		rt.ready(w, r)
+	default:
+		httpserve.HandlerFunc(rt.invoke).ServeHTTP(w, r)
+	}
+}
+
+func (rt *Router) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if p, ok := rt.cfg.Sessions.(session.Pinger); ok {
+		if err := p.Ping(ctx); err != nil {
+			rt.log.Error("session store not ready", "error", err)
+			writeStatus(w, http.StatusServiceUnavailable, `{"error":"session manager not available","status":"not ready"}`)
+			return
+		}
+	}
+	writeStatus(w, http.StatusOK, `{"status":"ready"}`)
+}
+
+func writeStatus(w http.ResponseWriter, status int, body string) {
+	w.Header().Set("Content-Type", httpserve.ContentTypeJSON)
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, body)
+}
+
+// invoke serves one data-plane request.
+func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
+	inv, ok := parseInvocation(r.URL.EscapedPath())
+	if !ok || (r.Method != http.MethodGet && r.Method != http.MethodPost) {
+		httpserve.NotFound(w, r)
+		return nil
+	}
+	if inv.bare {
+		redirectToSlash(w, r)
+		return nil
+	}
+	if n := rt.inFlight.Add(1); rt.cfg.MaxConcurrent > 0 && n > int64(rt.cfg.MaxConcurrent) {
+		rt.inFlight.Add(-1)
+		return httpserve.Overloaded()
+	}
+	defer rt.inFlight.Add(-1)
+	c, err := rt.admit(w, r, inv)
+	if err != nil || c == nil {
+		return err
+	}
+	if err := c.target.activity.begin(r.Context()); err != nil {
+		return err
+	}
+	defer c.target.activity.end(r.Context())
+	rt.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+	return nil
+}
+
+// redirectToSlash sends /invocations to /invocations/.
+func redirectToSlash(w http.ResponseWriter, r *http.Request) {
+	to := r.URL.EscapedPath() + "/"
+	if r.URL.RawQuery != "" {
+		to += "?" + r.URL.RawQuery
+	}
+	status := http.StatusMovedPermanently
+	if r.Method != http.MethodGet {
+		status = http.StatusTemporaryRedirect
+	}
+	w.Header().Set("Location", to)
+	w.WriteHeader(status)
+}
+
+// admit finds or makes the session of a request and checks that the request
+// may go there. It has set the session's header once the caller may know of it.
+// A nil call without error means that the answer has been given.
+func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation) (*call, error) {
+	id := r.Header.Get(api.HeaderSessionID)
+	if id == "" {
+		return rt.admitNew(w, r, inv)
+	}
+	t, rec, err := rt.targets.find(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Kind != inv.kind || rec.Namespace != inv.namespace || rec.Name != inv.name {
+		return nil, unknownSession(id)
+	}
+	key := t.keyOf(rec)
+	if rec.Auth == api.AuthClientKey {
+		w.Header().Set(api.HeaderSessionID, rec.ID)
+		if refused := verify(key, r); refused != nil {
+			writeRefusal(w, refused)
+			return nil, nil
+		}
+	} else {
+		who, err := rt.cfg.Authenticator.Authenticate(r)
+		if err != nil {
+			return nil, err
+		}
+		if !who.Owns(rec.Owner) {
+			return nil, unknownSession(id)
+		}
+		w.Header().Set(api.HeaderSessionID, rec.ID)
+	}
+	if t == nil {
+		return nil, notRunning(rec)
+	}
+	return rt.newCall(t, rec, inv, r)
+}
+
+// admitNew makes a session for a request that names none.
+func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, inv invocation) (*call, error) {
+	who, err := rt.cfg.Authenticator.Authenticate(r)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := rt.cfg.Creator.CreateManaged(r.Context(), who, inv.kind, inv.namespace, inv.name)
+	if err != nil {
+		return nil, createError(inv, err)
+	}
+	w.Header().Set(api.HeaderSessionID, rec.ID)
+	t, rec, err := rt.targets.find(r.Context(), rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	if t == nil {
+		return nil, notRunning(rec)
+	}
+	return rt.newCall(t, rec, inv, r)
+}

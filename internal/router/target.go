@@ -1,0 +1,223 @@
+package router
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/session"
+)
+
+// targets are the running sessions that the Router has met.
+type targets struct {
+	rt *Router
+
+	mu      sync.Mutex
+	byID    map[string]*target
+	changes uint64 // counts calls of changed
+}
+
+func newTargets(rt *Router) *targets { return &targets{rt: rt, byID: map[string]*target{}} }
+
+// find returns the record of a session and, when it runs, its target.
+func (ts *targets) find(ctx context.Context, id string) (*target, session.Session, error) {
+	for {
+		ts.mu.Lock()
+		t, seen := ts.byID[id], ts.changes
+		ts.mu.Unlock()
+		if t != nil {
+			return t, t.record(), nil
+		}
+		if len(id) > maxEchoedID {
+			return nil, session.Session{}, unknownSession(id)
+		}
+		rec, err := ts.rt.cfg.Sessions.Get(ctx, id)
+		if errors.Is(err, session.ErrNotFound) {
+			return nil, session.Session{}, unknownSession(id)
+		}
+		if err != nil {
+			return nil, session.Session{}, fmt.Errorf("get session: %w", err)
+		}
+		if rec.State != api.StateRunning {
+			return nil, rec, nil
+		}
+		if t, ok := ts.add(rec, seen); ok {
+			return t, rec, nil
+		}
+	}
+}
+
+// add remembers a running session, unless a record has changed since it was
+// read: the change may have been the end of this very session.
+func (ts *targets) add(rec session.Session, seen uint64) (*target, bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if t, ok := ts.byID[rec.ID]; ok {
+		return t, true
+	}
+	if ts.changes != seen {
+		return nil, false
+	}
+	t := ts.rt.newTarget(rec)
+	ts.byID[rec.ID] = t
+	return t, true
+}
+
+func (ts *targets) changed(rec session.Session) {
+	ts.mu.Lock()
+	ts.changes++
+	t := ts.byID[rec.ID]
+	if t != nil && rec.State != api.StateRunning {
+		delete(ts.byID, rec.ID)
+	}
+	ts.mu.Unlock()
+	switch {
+	case t == nil:
+	case rec.State == api.StateRunning:
+		t.setRecord(rec)
+	default:
+		t.close()
+	}
+}
+
+func (ts *targets) closeAll() {
+	ts.mu.Lock()
+	all := ts.byID
+	ts.byID = map[string]*target{}
+	ts.changes++
+	ts.mu.Unlock()
+	for _, t := range all {
+		t.close()
+	}
+}
+
+// target is a running session: its record, its connections and its activity.
+type target struct {
+	rt        *Router
+	key       *rsa.PublicKey // nil unless the session is key-bound
+	transport *http.Transport
+	activity  activity
+
+	mu     sync.Mutex
+	rec    session.Session
+	conns  map[*trackedConn]struct{}
+	closed bool
+}
+
+func (rt *Router) newTarget(rec session.Session) *target {
+	t := &target{rt: rt, rec: rec, key: publicKey(rec), conns: map[*trackedConn]struct{}{}}
+	t.activity.init(rt, rec)
+	t.transport = &http.Transport{
+		DialContext:         t.dial,
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: 32,
+		IdleConnTimeout:     time.Minute,
+		WriteBufferSize:     bufferSize,
+		ReadBufferSize:      bufferSize,
+		// The stream comes from the driver and ends inside the sandbox: there is
+		// nobody in between whom a certificate would keep out.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // as said
+	}
+	return t
+}
+
+func publicKey(rec session.Session) *rsa.PublicKey {
+	if rec.Auth != api.AuthClientKey {
+		return nil
+	}
+	key, err := auth.ParsePublicKeyPEM(rec.PublicKey)
+	if err != nil {
+		return nil
+	}
+	return key
+}
+
+// keyOf is the key of a session that has a target, or of one that has none.
+func (t *target) keyOf(rec session.Session) *rsa.PublicKey {
+	if t != nil {
+		return t.key
+	}
+	return publicKey(rec)
+}
+
+func (t *target) record() session.Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rec
+}
+
+func (t *target) setRecord(rec session.Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rec = rec
+}
+
+// dial opens a connection to the port that the address of a call names.
+func (t *target) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	_, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial sandbox: %w", err)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("dial sandbox: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.rt.cfg.DialTimeout)
+	defer cancel()
+	conn, err := t.rt.cfg.Dialer.Dial(ctx, t.record().SandboxID, uint16(port))
+	if err != nil {
+		return nil, err
+	}
+	return t.track(conn)
+}
+
+// track remembers a connection, so that close reaches it.
+func (t *target) track(conn net.Conn) (net.Conn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, errors.Join(sandbox.ErrNotRunning, conn.Close())
+	}
+	c := &trackedConn{Conn: conn, target: t}
+	t.conns[c] = struct{}{}
+	return c, nil
+}
+
+// close ends every connection; requests under way break off.
+func (t *target) close() {
+	t.mu.Lock()
+	t.closed = true
+	conns := make([]*trackedConn, 0, len(t.conns))
+	for c := range t.conns {
+		conns = append(conns, c)
+	}
+	t.mu.Unlock()
+	t.activity.stop()
+	t.transport.CloseIdleConnections()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+// trackedConn tells its target when it is closed.
+type trackedConn struct {
+	net.Conn
+	target *target
+}
+
+func (c *trackedConn) Close() error {
+	c.target.mu.Lock()
+	delete(c.target.conns, c)
+	c.target.mu.Unlock()
+	return c.Conn.Close()
+}
