@@ -1,0 +1,84 @@
+package proc
+
+import (
+	"io/fs"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// fork starts the child from a thread that is inside the command's groups for
+// just as long, so that the child is inside them from its first instruction.
+func (r *Runner) fork(c *child, file string, argv []string, attr *syscall.ProcAttr) error {
+	if r.cgroups != nil {
+		runtime.LockOSThread()
+		defer func() {
+			if err := r.cgroups.leave(); err != nil {
+				// The thread stays locked: it ends with its goroutine instead of
+				// running other work inside a command's limits.
+				r.log.Error("thread cannot leave control group", "error", err)
+				return
+			}
+			runtime.UnlockOSThread()
+		}()
+		if err := r.cgroups.enter(c.group); err != nil {
+			return err
+		}
+	}
+	r.reaper.mu.Lock()
+	defer r.reaper.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return fs.ErrClosed
+	}
+	restore := r.limitData()
+	pid, err := syscall.ForkExec(file, argv, attr)
+	restore()
+	if err != nil {
+		return &fs.PathError{Op: "fork/exec", Path: file, Err: err}
+	}
+	c.pid = pid
+	r.reaper.owned[pid] = struct{}{}
+	r.live[c] = struct{}{}
+	return nil
+}
+
+// probeDataLimit finds out whether the data limit can be set and taken back.
+func (r *Runner) probeDataLimit() {
+	if r.cfg.MaxDataBytes == 0 {
+		return
+	}
+	var old unix.Rlimit
+	err := unix.Prlimit(0, unix.RLIMIT_DATA, nil, &old)
+	if err == nil {
+		probe := unix.Rlimit{Cur: min(old.Cur, 1<<62), Max: min(old.Max, 1<<62)}
+		if err = unix.Prlimit(0, unix.RLIMIT_DATA, &probe, nil); err == nil {
+			err = unix.Prlimit(0, unix.RLIMIT_DATA, &old, nil)
+		}
+	}
+	if err != nil {
+		r.log.Warn("data limit cannot be enforced", "error", err)
+		return
+	}
+	r.limitsOK = true
+}
+
+// limitData puts the data limit on this process for the moment of a fork; the
+// child inherits it. Only PicoD's own new mappings in that moment are affected.
+func (r *Runner) limitData() (restore func()) {
+	var old unix.Rlimit
+	if !r.limitsOK || unix.Prlimit(0, unix.RLIMIT_DATA, nil, &old) != nil {
+		return func() {}
+	}
+	n := min(r.cfg.MaxDataBytes, old.Max)
+	if err := unix.Prlimit(0, unix.RLIMIT_DATA, &unix.Rlimit{Cur: n, Max: n}, nil); err != nil {
+		return func() {}
+	}
+	return func() {
+		if err := unix.Prlimit(0, unix.RLIMIT_DATA, &old, nil); err != nil {
+			r.log.Error("data limit of the daemon cannot be taken back", "error", err)
+		}
+	}
+}

@@ -1,0 +1,263 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroups owns the control groups of the commands.
+type cgroups struct {
+	track  string // mount point of the hierarchy that only tells who belongs to whom
+	limit  string // mount point of the pids hierarchy; "" without a process limit
+	base   string // parent of the commands' groups in track
+	capped string // the limited group in limit
+
+	trackHome, limitHome *os.File // "tasks" of both roots: where PicoD's threads live
+	limitTasks           *os.File
+	limitMax             *os.File
+	max                  int
+
+	mu     sync.Mutex
+	closed bool
+	next   int
+	idle   []*group // released; a group may still hold background processes
+}
+
+// group is the control group of one command.
+type group struct {
+	dir          string
+	tasks, procs *os.File
+}
+
+// openCgroups mounts what is needed below dir. limitErr says why there is no
+// process limit although one was asked for; err, why there are no groups.
+func openCgroups(dir string, maxProcesses int) (c *cgroups, limitErr, err error) {
+	c = &cgroups{max: maxProcesses, track: filepath.Join(dir, "track")}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	if err := mountCgroup(c.track, "none,name=picod"); err != nil {
+		return c, nil, err
+	}
+	own := "picod-" + strconv.Itoa(os.Getpid())
+	c.base = filepath.Join(c.track, own)
+	if err := os.Mkdir(c.base, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return c, nil, fmt.Errorf("make control group: %w", err)
+	}
+	if c.trackHome, err = os.OpenFile(filepath.Join(c.track, "tasks"), os.O_WRONLY, 0); err != nil {
+		return c, nil, fmt.Errorf("open control group: %w", err)
+	}
+	if err := step(c.trackHome); err != nil {
+		return c, nil, fmt.Errorf("join control group: %w", err)
+	}
+	if maxProcesses > 0 {
+		limitErr = c.openLimit(filepath.Join(dir, "pids"), own)
+	}
+	return c, limitErr, nil
+}
+
+func (c *cgroups) openLimit(mount, own string) (err error) {
+	if err := mountCgroup(mount, "pids"); err != nil {
+		return err
+	}
+	c.limit = mount
+	c.capped = filepath.Join(mount, own)
+	if err := os.Mkdir(c.capped, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make limit group: %w", err)
+	}
+	if c.limitHome, err = os.OpenFile(filepath.Join(mount, "tasks"), os.O_WRONLY, 0); err != nil {
+		return fmt.Errorf("open limit group: %w", err)
+	}
+	if c.limitMax, err = os.OpenFile(filepath.Join(c.capped, "pids.max"), os.O_WRONLY, 0); err != nil {
+		return fmt.Errorf("open limit: %w", err)
+	}
+	if _, err = c.limitMax.WriteAt([]byte(strconv.Itoa(c.max)), 0); err != nil {
+		return fmt.Errorf("set process limit: %w", err)
+	}
+	tasks, err := os.OpenFile(filepath.Join(c.capped, "tasks"), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open limit group: %w", err)
+	}
+	c.limitTasks = tasks
+	return nil
+}
+
+func mountCgroup(dir, options string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make mount point: %w", err)
+	}
+	if err := unix.Mount("cgroup", dir, "cgroup", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+		return fmt.Errorf("mount cgroup (%s): %w", options, err)
+	}
+	return nil
+}
+
+// acquire returns an empty group.
+func (c *cgroups) acquire() (*group, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, fs.ErrClosed
+	}
+	for i, g := range c.idle {
+		if members, err := g.members(); err == nil && len(members) == 0 {
+			c.idle = append(c.idle[:i], c.idle[i+1:]...)
+			return g, nil
+		}
+	}
+	c.next++
+	g := &group{dir: filepath.Join(c.base, "c"+strconv.Itoa(c.next))}
+	if err := os.Mkdir(g.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make control group: %w", err)
+	}
+	var err error
+	if g.tasks, err = os.OpenFile(filepath.Join(g.dir, "tasks"), os.O_WRONLY, 0); err == nil {
+		g.procs, err = os.Open(filepath.Join(g.dir, "cgroup.procs"))
+	}
+	if err != nil {
+		g.close()
+		return nil, fmt.Errorf("open control group: %w", err)
+	}
+	return g, nil
+}
+
+// release gives a group back; what still runs in it keeps it from being reused.
+func (c *cgroups) release(g *group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = append(c.idle, g)
+}
+
+// enter moves the calling thread into g and under the process limit.
+func (c *cgroups) enter(g *group) error {
+	if err := step(g.tasks); err != nil {
+		return fmt.Errorf("join control group: %w", err)
+	}
+	if c.limitTasks != nil {
+		if err := step(c.limitTasks); err != nil {
+			return fmt.Errorf("join limit group: %w", err)
+		}
+	}
+	return nil
+}
+
+// leave moves the calling thread back to where PicoD lives.
+func (c *cgroups) leave() error {
+	err := step(c.trackHome)
+	if c.limitTasks != nil {
+		err = errors.Join(err, step(c.limitHome))
+	}
+	return err
+}
+
+// step moves the calling thread into the group whose tasks file is given.
+func step(tasks *os.File) error {
+	_, err := tasks.WriteAt([]byte("0"), 0)
+	return err
+}
+
+// members returns the processes in g, without PicoD's own.
+func (g *group) members() ([]int, error) {
+	var text []byte
+	chunk := make([]byte, 4096)
+	for {
+		n, err := g.procs.ReadAt(chunk, int64(len(text)))
+		text = append(text, chunk[:n]...)
+		if n == 0 || err != nil {
+			break
+		}
+	}
+	var pids []int
+	for _, line := range strings.Fields(string(text)) {
+		pid, err := strconv.Atoi(line)
+		if err != nil {
+			return nil, fmt.Errorf("read control group: %w", err)
+		}
+		if pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// kill ends every process in g and returns when none is left or patience ends.
+// A tree that forks faster than it dies has all forks of all commands stopped
+// until it is gone.
+func (c *cgroups) kill(g *group, patience time.Duration) {
+	frozen := false
+	end := time.Now().Add(patience)
+	for pass := 0; ; pass++ {
+		pids, err := g.members()
+		if err != nil || len(pids) == 0 || time.Now().After(end) {
+			break
+		}
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may be gone already
+		}
+		if pass == 5 && c.limitTasks != nil {
+			frozen = true
+			_, _ = c.limitMax.WriteAt([]byte("0"), 0)
+		}
+		if pass > 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if frozen {
+		_, _ = c.limitMax.WriteAt([]byte(strconv.Itoa(c.max)), 0)
+	}
+}
+
+// killAll ends what is left in any group and stops new ones from being made.
+func (c *cgroups) killAll(patience time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, g := range c.idle {
+		c.kill(g, patience)
+	}
+}
+
+// close removes groups and mounts. It works on a half-opened value too.
+func (c *cgroups) close() {
+	for _, g := range c.idle {
+		g.close()
+	}
+	c.idle = nil
+	for _, f := range []*os.File{c.trackHome, c.limitHome, c.limitTasks, c.limitMax} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+	for _, dir := range []string{c.base, c.capped} {
+		if dir != "" {
+			_ = os.Remove(dir)
+		}
+	}
+	for _, mount := range []string{c.track, c.limit} {
+		if mount != "" {
+			_ = unix.Unmount(mount, unix.MNT_DETACH)
+			_ = os.Remove(mount)
+		}
+	}
+}
+
+func (g *group) close() {
+	if g.tasks != nil {
+		_ = g.tasks.Close()
+	}
+	if g.procs != nil {
+		_ = g.procs.Close()
+	}
+	_ = os.Remove(g.dir)
+}

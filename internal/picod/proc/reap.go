@@ -1,0 +1,106 @@
+package proc
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// reaper keeps apart the children that a command waits for and the orphans that
+// nobody does. Its lock spans fork and registration, so that a child that ends
+// at once is never taken for an orphan.
+type reaper struct {
+	mu    sync.Mutex
+	owned map[int]struct{}
+
+	wake chan os.Signal
+	stop chan struct{}
+	done chan struct{}
+}
+
+func newReaper() *reaper { return &reaper{owned: map[int]struct{}{}} }
+
+// run starts to collect orphans.
+func (r *reaper) run() {
+	r.wake, r.stop, r.done = make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	signal.Notify(r.wake, unix.SIGCHLD)
+	go func() {
+		defer close(r.done)
+		for {
+			select {
+			case <-r.stop:
+				return
+			case <-r.wake:
+				r.sweep()
+			}
+		}
+	}()
+}
+
+// close stops collecting and waits for the goroutine.
+func (r *reaper) close() {
+	if r.stop == nil {
+		return
+	}
+	signal.Stop(r.wake)
+	close(r.stop)
+	<-r.done
+}
+
+// poke looks again: the last look ended at a child that had an owner.
+func (r *reaper) poke() {
+	if r.wake == nil {
+		return
+	}
+	select {
+	case r.wake <- unix.SIGCHLD:
+	default:
+	}
+}
+
+// sweep collects orphans until none waits, or until the next one to be
+// collected belongs to a command; that one's owner pokes when it has it.
+func (r *reaper) sweep() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		var info siginfo
+		err := info.peek()
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || info.pid == 0 {
+			return
+		}
+		if _, owned := r.owned[int(info.pid)]; owned {
+			return
+		}
+		_, _ = unix.Wait4(int(info.pid), nil, unix.WNOHANG, nil)
+	}
+}
+
+// collect takes the status of a child that has ended.
+func (r *reaper) collect(pid int) (unix.WaitStatus, error) {
+	defer r.poke()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.owned, pid)
+	for {
+		var status unix.WaitStatus
+		_, err := unix.Wait4(pid, &status, unix.WNOHANG, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return status, err
+		}
+	}
+}
+
+// disown leaves a child that does not end to the collector of orphans.
+func (r *reaper) disown(pid int) {
+	defer r.poke()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.owned, pid)
+}

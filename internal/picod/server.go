@@ -1,0 +1,237 @@
+package picod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/volcano-sh/agentcube/internal/picod/jail"
+	"github.com/volcano-sh/agentcube/internal/picod/proc"
+	"github.com/volcano-sh/agentcube/internal/picod/token"
+)
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Server answers the API of one sandbox. Open it before its Handler is used.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	gate    *token.Gate
+	runner  *proc.Runner
+	ws      *jail.Workspace
+	env     []string
+	slots   chan struct{} // executions
+	bodies  chan struct{} // large bodies in memory
+	writers gzipPool
+	started time.Time
+}
+
+// New returns a Server for a valid Config.
+func New(cfg Config, log *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("check configuration: %w", err)
+	}
+	runner := proc.Config{
+		MaxProcesses: cfg.MaxProcesses, MaxDataBytes: cfg.MaxDataBytes,
+		CgroupDir: cfg.CgroupDir, ReapOrphans: cfg.IsInit,
+	}
+	if cfg.RunAs != nil {
+		runner.User = &proc.User{UID: cfg.RunAs.UID, GID: cfg.RunAs.GID}
+	}
+	return &Server{
+		cfg: cfg, log: log, started: time.Now(),
+		gate: token.New(token.Config{
+			Bootstrap: cfg.Bootstrap, Router: cfg.RouterKey, SandboxID: cfg.SandboxID,
+			SessionID: cfg.SessionID, StateDir: cfg.StateDir,
+		}),
+		runner:  proc.New(runner, log),
+		slots:   make(chan struct{}, cfg.MaxConcurrent),
+		bodies:  make(chan struct{}, maxLargeBodies),
+		writers: make(gzipPool, 4),
+	}, nil
+}
+
+// Open makes the workspace and gets everything that commands need.
+func (s *Server) Open() (err error) {
+	if err := s.gate.Load(); err != nil {
+		return fmt.Errorf("load session: %w", err)
+	}
+	name, err := s.prepareAccount()
+	if err != nil {
+		return err
+	}
+	s.env = s.baseEnv(name)
+	if err := os.MkdirAll(s.cfg.Workspace, 0o755); err != nil {
+		return fmt.Errorf("make workspace: %w", err)
+	}
+	var owner *jail.Owner
+	if u := s.cfg.RunAs; u != nil {
+		owner = &jail.Owner{UID: int(u.UID), GID: int(u.GID)}
+		// A workspace that is the whole file system stays its owner's.
+		if s.cfg.Workspace != "/" {
+			if err := os.Chown(s.cfg.Workspace, owner.UID, owner.GID); err != nil {
+				return fmt.Errorf("own workspace: %w", err)
+			}
+		}
+	}
+	if s.ws, err = jail.Open(s.cfg.Workspace, owner); err != nil {
+		return err
+	}
+	if err := s.runner.Open(); err != nil {
+		return fmt.Errorf("open runner: %w", err)
+	}
+	return nil
+}
+
+// baseEnv is the environment of every command.
+func (s *Server) baseEnv(user string) []string {
+	env := append([]string(nil), s.cfg.Env...)
+	if s.cfg.RunAs != nil {
+		env = append(env, "HOME="+s.cfg.Workspace, "USER="+user, "LOGNAME="+user)
+	}
+	for _, kv := range env {
+		if strings.HasPrefix(kv, "PATH=") {
+			return env
+		}
+	}
+	return append(env, "PATH="+defaultPath)
+}
+
+// Close ends all commands and frees what Open got.
+func (s *Server) Close() {
+	s.runner.Close()
+	if s.ws != nil {
+		_ = s.ws.Close()
+	}
+}
+
+// Run opens the server, listens on all interfaces, and serves until ctx ends;
+// then it lets running requests finish, within the drain time, and closes.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	if err := s.Open(); err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(s.cfg.Port)))
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return s.Serve(ctx, l)
+}
+
+// Serve is Run with an open Server and a listener, which it closes.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       10 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	s.log.Info("serving", "address", l.Addr().String())
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	s.log.Info("draining")
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain)
+	defer cancel()
+	err := srv.Shutdown(drain)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.log.Warn("requests cut off", "after", s.cfg.Drain)
+		err = srv.Close()
+	}
+	<-failed
+	return err
+}
+
+// Handler returns the API. It keeps no state of its own.
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := &request{Server: s, w: w, r: r, id: requestID(r)}
+		w.Header().Set("X-Request-Id", q.id)
+		route := q.route()
+		if route == nil {
+			http.NotFound(w, r)
+			return
+		}
+		if r.URL.Path != "/health" && r.ContentLength > q.limit() {
+			q.fail(q.tooLarge())
+			return
+		}
+		if r.Body != http.NoBody {
+			r.Body = &progressReader{ReadCloser: r.Body, control: http.NewResponseController(w)}
+		}
+		defer q.freeBody()
+		if p := route(); p != nil {
+			q.fail(p)
+		}
+	})
+}
+
+// request is one request on its way through a handler.
+type request struct {
+	*Server
+	w     http.ResponseWriter
+	r     *http.Request
+	id    string
+	large bool // it holds one of the places for large bodies
+}
+
+// route finds the handler, or nil. Nothing but exact methods and paths is
+// known; wrong methods are not found either.
+func (q *request) route() func() *problem {
+	method, path := q.r.Method, q.r.URL.Path
+	switch {
+	case method == http.MethodGet && path == "/health":
+		return q.health
+	case method == http.MethodPost && path == "/init" && q.gate.CanInitialize():
+		return q.initialize
+	case method == http.MethodPost && path == "/api/execute":
+		return q.execute
+	case method == http.MethodPost && path == "/api/files":
+		return q.upload
+	case method == http.MethodGet && path == "/api/files":
+		return q.list
+	case method == http.MethodGet && strings.HasPrefix(path, "/api/files/"):
+		return q.download
+	case method == http.MethodPost && (path == "/api/execute/" || path == "/api/files/"):
+		return q.withoutSlash
+	}
+	return nil
+}
+
+func (q *request) withoutSlash() *problem {
+	http.Redirect(q.w, q.r, strings.TrimSuffix(q.r.URL.Path, "/"), http.StatusTemporaryRedirect)
+	return nil
+}
+
+func (q *request) health() *problem {
+	q.reply(http.StatusOK, false, map[string]string{
+		"status": "ok", "service": "PicoD", "version": Version, "uptime": time.Since(q.started).String(),
+	})
+	return nil
+}
+
+// limit is the largest body this request may have.
+func (q *request) limit() int64 {
+	if q.isMultipart() && q.r.URL.Path == "/api/files" {
+		return q.cfg.MaxUploadBytes
+	}
+	return MaxBody
+}
+
+func (q *request) isMultipart() bool {
+	return strings.HasPrefix(q.r.Header.Get("Content-Type"), "multipart/form-data")
+}

@@ -1,0 +1,178 @@
+package token
+
+import (
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Leeway is how far the clocks of a client and a sandbox may differ.
+const Leeway = 60 * time.Second
+
+// Why a request is refused. Errors for tokens that do not verify wrap
+// ErrInvalidToken and have a text that may be shown.
+var (
+	ErrNotInitialized     = errors.New("server not initialized")
+	ErrAlreadyInitialized = errors.New("server already initialized")
+	ErrNoBootstrap        = errors.New("server has no bootstrap key")
+	ErrMissingHeader      = errors.New("missing authorization header")
+	ErrMalformedHeader    = errors.New("invalid authorization header format")
+	ErrInvalidToken       = errors.New("invalid token")
+	ErrMissingKey         = errors.New("missing session_public_key")
+	ErrBadKey             = errors.New("bad session public key")
+	ErrTooManyTokens      = errors.New("too many live tokens")
+)
+
+// Mode says whose key a session key is.
+type Mode string
+
+const (
+	// KeyBound sessions belong to the client that made the key.
+	KeyBound Mode = "key-bound"
+	// Managed sessions are signed for by the Router, for this session alone.
+	Managed Mode = "managed"
+)
+
+// Config is what a PicoD knows from its start.
+type Config struct {
+	Bootstrap *rsa.PublicKey // nil: it cannot be initialised
+	Router    *rsa.PublicKey // nil: it must be initialised
+	SandboxID string         // "": init tokens are for any sandbox
+	SessionID string         // "": router tokens are for any session
+	StateDir  string         // "": the session key is kept in memory only
+}
+
+// Gate verifies tokens. It is safe for concurrent use.
+type Gate struct {
+	cfg    Config
+	parser *jwt.Parser
+	used   *replays
+
+	mu      sync.RWMutex
+	session *Session
+	key     *rsa.PublicKey
+}
+
+// Claims is what a verified token says that matters later.
+type Claims struct {
+	BodySHA256 string // lowercase hex; "" if HasBody is false
+	HasBody    bool   // the token is for exactly one body
+	all        jwt.MapClaims
+}
+
+// New returns a Gate. Load it when it has a StateDir.
+func New(cfg Config) *Gate {
+	return &Gate{cfg: cfg, used: newReplays(maxTokens), parser: jwt.NewParser(
+		jwt.WithValidMethods([]string{"RS256", "RS384", "RS512"}),
+		jwt.WithLeeway(Leeway), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+	)}
+}
+
+// CanInitialize reports whether there is a bootstrap key at all.
+func (g *Gate) CanInitialize() bool { return g.cfg.Bootstrap != nil }
+
+// Session returns the session that PicoD is locked to, or nil.
+func (g *Gate) Session() *Session {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.session
+}
+
+// Authorize verifies the Authorization header of a request to the API. The
+// caller must still compare the body with the returned claims.
+func (g *Gate) Authorize(header string) (Claims, error) {
+	g.mu.RLock()
+	session, key := g.session, g.key
+	g.mu.RUnlock()
+	if key == nil {
+		key = g.cfg.Router
+	}
+	if key == nil {
+		return Claims{}, ErrNotInitialized
+	}
+	claims, err := g.verify(header, key)
+	if err != nil {
+		return Claims{}, err
+	}
+	if err := g.bind(claims, session); err != nil {
+		return Claims{}, err
+	}
+	return claims, nil
+}
+
+// bind checks that a token is for this session and was not used before.
+func (g *Gate) bind(c Claims, session *Session) error {
+	id, routed := g.cfg.SessionID, true
+	if session != nil {
+		id, routed = session.ID, session.Mode == Managed
+	}
+	if routed && id != "" && c.text("session_id") != id {
+		return invalid("token is for another session")
+	}
+	if sid, ok := c.all["sid"]; ok && id != "" && sid != id {
+		return invalid("token is for another session")
+	}
+	jti, ok := c.all["jti"]
+	if !ok || !routed {
+		return nil
+	}
+	name, isText := jti.(string)
+	if !isText || name == "" {
+		return invalid("jti is not a text")
+	}
+	until, err := c.all.GetExpirationTime()
+	if err != nil || until == nil {
+		return invalid("exp is missing")
+	}
+	return g.used.use(name, time.Now(), until.Add(Leeway))
+}
+
+// verify checks header, signature and times.
+func (g *Gate) verify(header string, key *rsa.PublicKey) (Claims, error) {
+	if header == "" {
+		return Claims{}, ErrMissingHeader
+	}
+	parts := strings.Split(header, " ")
+	if len(parts) != 2 || parts[0] != "Bearer" {
+		return Claims{}, ErrMalformedHeader
+	}
+	all := jwt.MapClaims{}
+	if _, err := g.parser.ParseWithClaims(parts[1], all, func(*jwt.Token) (any, error) { return key, nil }); err != nil {
+		return Claims{}, invalid(err.Error())
+	}
+	c := Claims{all: all}
+	if hash, ok := all["body_sha256"]; ok {
+		if c.BodySHA256, ok = hash.(string); !ok || len(c.BodySHA256) != 64 {
+			return Claims{}, invalid("body_sha256 is not a SHA-256 in hex")
+		}
+		c.HasBody = true
+	}
+	return c, nil
+}
+
+// CheckBody compares the hash of a body with what its token was signed for.
+func (c Claims) CheckBody(sum string) error {
+	if c.HasBody && c.BodySHA256 != sum {
+		return invalid("body_sha256 does not match the body")
+	}
+	return nil
+}
+
+func (c Claims) text(name string) string {
+	s, _ := c.all[name].(string)
+	return s
+}
+
+func invalid(why string) error {
+	return fmt.Errorf("%w: JWT verification failed: %s", ErrInvalidToken, why)
+}
+
+// Detail returns what may be told about an error that wraps ErrInvalidToken.
+func Detail(err error) string {
+	return strings.TrimPrefix(err.Error(), ErrInvalidToken.Error()+": ")
+}

@@ -1,0 +1,175 @@
+package token
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// minKeyBits is the shortest RSA key that is accepted.
+const minKeyBits = 2048
+
+// Session is what initialisation fixes.
+type Session struct {
+	ID       string            `json:"id"`
+	Mode     Mode              `json:"mode"`
+	Key      string            `json:"key"` // PEM
+	Env      map[string]string `json:"env,omitempty"`
+	Metadata map[string]any    `json:"metadata,omitempty"`
+}
+
+// Offer is a verified init token that has not been accepted yet.
+type Offer struct {
+	Claims Claims
+	key    *rsa.PublicKey
+	value  Session
+}
+
+// SessionID returns the session the token is for; "" if it does not say.
+func (o *Offer) SessionID() string { return o.value.ID }
+
+// Offer verifies the Authorization header of an init request. Its body must be
+// compared with the claims before the offer is accepted.
+func (g *Gate) Offer(header string) (*Offer, error) {
+	if g.cfg.Bootstrap == nil {
+		return nil, ErrNoBootstrap
+	}
+	if g.Session() != nil {
+		return nil, ErrAlreadyInitialized
+	}
+	claims, err := g.verify(header, g.cfg.Bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	if g.cfg.SandboxID != "" && claims.text("sandboxId") != g.cfg.SandboxID {
+		return nil, invalid("token is for another sandbox")
+	}
+	o := &Offer{Claims: claims, value: Session{ID: claims.text("sessionId"), Mode: KeyBound}}
+	switch mode := claims.text("mode"); {
+	case mode == string(Managed) && o.value.ID == "":
+		return nil, invalid("sessionId is missing")
+	case mode == string(Managed):
+		o.value.Mode = Managed
+	case mode != "" && mode != string(KeyBound):
+		return nil, invalid("mode is not known")
+	}
+	encoded := claims.text("session_public_key")
+	if encoded == "" {
+		return nil, ErrMissingKey
+	}
+	text, err := base64.RawStdEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return nil, fmt.Errorf("%w: decode base64: %w", ErrBadKey, err)
+	}
+	if o.key, err = ParseKey(text); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadKey, err)
+	}
+	o.value.Key = string(text)
+	return o, nil
+}
+
+// Accept locks PicoD to the key of an offer. Only the first offer wins.
+func (g *Gate) Accept(o *Offer, env map[string]string, metadata map[string]any) error {
+	s := o.value
+	s.Env, s.Metadata = env, metadata
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.session != nil {
+		return ErrAlreadyInitialized
+	}
+	if err := g.save(&s); err != nil {
+		return err
+	}
+	g.session, g.key = &s, o.key
+	return nil
+}
+
+// ParseKey reads an RSA public key in PEM (PKIX, "PUBLIC KEY").
+func ParseKey(text []byte) (*rsa.PublicKey, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, errors.New("no PEM block of type PUBLIC KEY")
+	}
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("parse public key: %w", err)
+	}
+	key, ok := parsed.(*rsa.PublicKey)
+	if !ok {
+		return nil, errors.New("not an RSA key")
+	}
+	if key.N.BitLen() < minKeyBits {
+		return nil, fmt.Errorf("RSA key is shorter than %d bits", minKeyBits)
+	}
+	return key, nil
+}
+
+const stateFile = "session.json"
+
+// Load reads the session of an earlier run from the state directory, if any.
+func (g *Gate) Load() error {
+	if g.cfg.StateDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(g.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	if err := os.Chmod(g.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("close state directory: %w", err)
+	}
+	text, err := os.ReadFile(filepath.Join(g.cfg.StateDir, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read session: %w", err)
+	}
+	var s Session
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf("parse session: %w", err)
+	}
+	key, err := ParseKey([]byte(s.Key))
+	if err != nil {
+		return fmt.Errorf("read session key: %w", err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.session, g.key = &s, key
+	return nil
+}
+
+// save keeps a session for the next run.
+func (g *Gate) save(s *Session) (err error) {
+	if g.cfg.StateDir == "" {
+		return nil
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode session: %w", err)
+	}
+	f, err := os.CreateTemp(g.cfg.StateDir, stateFile+".*")
+	if err != nil {
+		return fmt.Errorf("save session: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return fmt.Errorf("save session: %w", err)
+	}
+	if err = os.Rename(f.Name(), filepath.Join(g.cfg.StateDir, stateFile)); err != nil {
+		return fmt.Errorf("save session: %w", err)
+	}
+	return nil
+}
