@@ -1,0 +1,254 @@
+package template
+
+import (
+	"fmt"
+	"math"
+	"path"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/volcano-sh/agentcube/api/v1alpha1"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+)
+
+// Defaults of what a template leaves out.
+const (
+	DefaultNamespace   = "default"
+	DefaultIdleTimeout = 15 * time.Minute
+	DefaultMaxDuration = 8 * time.Hour
+	DefaultWorkspace   = "/workspace"
+	DefaultCPUMillis   = 1000
+	DefaultMemoryBytes = 1 << 30
+	DefaultDiskBytes   = 2 << 30
+	DefaultProcesses   = 256
+)
+
+// resolver turns resources into templates, recording through its decoder what
+// is impossible in them.
+type resolver struct {
+	*decoder
+	defaultImage string
+}
+
+func (r resolver) codeInterpreter(ci *v1alpha1.CodeInterpreter) Template {
+	t := r.common(ci.ObjectMeta, ci.Spec.SessionTimeout, ci.Spec.MaxSessionDuration, ci.Spec.Isolation)
+	t.Ports = r.ports("spec.ports", ci.Spec.Ports)
+	t.AuthMode = AuthPicoD
+	switch ci.Spec.AuthMode {
+	case v1alpha1.AuthModePicoD, "":
+	case v1alpha1.AuthModeNone:
+		t.AuthMode = AuthNone
+	default:
+		r.bad("spec.authMode", "must be picod or none, is %q", ci.Spec.AuthMode)
+	}
+	if n := ci.Spec.WarmPoolSize; n != nil {
+		t.WarmPoolSize = int(*n)
+		if *n < 0 {
+			r.bad("spec.warmPoolSize", "must be 0 or more, is %d", *n)
+		}
+	}
+	tmpl := ci.Spec.Template
+	if tmpl == nil {
+		r.bad("spec.template", "is missing")
+		return t
+	}
+	const at = "spec.template"
+	t.Image = tmpl.Image
+	if t.Image == "" {
+		t.Image = r.defaultImage
+	}
+	r.image(at+".image", t.Image)
+	t.Labels = r.labels(at+".labels", tmpl.Labels)
+	t.Env = r.env(at+".environment", tmpl.Environment)
+	t.Resources = r.resources(at+".resources", tmpl.Resources)
+	t.Resources.Processes = r.processes(at+".maxProcesses", tmpl.MaxProcesses)
+	t.RunAsRoot = tmpl.RunAsRoot
+	t.Command, t.Args, t.Workspace = r.process(at, tmpl.Command, tmpl.Args, t.AuthMode)
+	r.references(at, t)
+	return t
+}
+
+// common resolves what both kinds have.
+func (r resolver) common(meta metav1.ObjectMeta, idle, longest *metav1.Duration, isolation v1alpha1.Isolation) Template {
+	t := Template{
+		Namespace: meta.Namespace, Name: meta.Name, Workspace: DefaultWorkspace,
+		IdleTimeout:  r.duration("spec.sessionTimeout", idle, DefaultIdleTimeout),
+		MaxDuration:  r.duration("spec.maxSessionDuration", longest, DefaultMaxDuration),
+		MinIsolation: string(isolation),
+	}
+	if t.Namespace == "" {
+		t.Namespace = DefaultNamespace
+	}
+	if t.Name == "" {
+		r.bad("metadata.name", "is missing")
+	} else if problems := validation.IsDNS1123Subdomain(t.Name); len(problems) > 0 {
+		r.bad("metadata.name", "%q is not a name of lower-case letters, digits, '-' and '.'", t.Name)
+	}
+	if problems := validation.IsDNS1123Label(t.Namespace); len(problems) > 0 {
+		r.bad("metadata.namespace", "%q is not a name of lower-case letters, digits and '-'", t.Namespace)
+	}
+	if r.lines["spec"] == 0 {
+		r.bad("spec", "is missing")
+	}
+	switch isolation {
+	case "", v1alpha1.IsolationNone, v1alpha1.IsolationRunc, v1alpha1.IsolationGVisor, v1alpha1.IsolationKata:
+	default:
+		r.bad("spec.isolation", "must be none, runc, gvisor or kata, is %q", isolation)
+	}
+	return t
+}
+
+func (r resolver) duration(at string, d *metav1.Duration, byDefault time.Duration) time.Duration {
+	if d == nil {
+		return byDefault
+	}
+	if d.Duration <= 0 {
+		r.bad(at, "must be more than 0, is %v", d.Duration)
+	}
+	return d.Duration
+}
+
+func (r resolver) ports(at string, in []v1alpha1.TargetPort) []Port {
+	if len(in) == 0 {
+		return []Port{{Path: "/", Protocol: string(v1alpha1.ProtocolHTTP), Port: sandbox.AgentPort}}
+	}
+	var out []Port
+	for i, p := range in {
+		at := fmt.Sprintf("%s[%d]", at, i)
+		port := Port{Name: p.Name, Path: p.PathPrefix, Protocol: string(p.Protocol)}
+		switch {
+		case r.lines[at+".port"] == 0:
+			r.bad(at+".port", "is missing")
+		case p.Port < 1 || p.Port > math.MaxUint16:
+			r.bad(at+".port", "must be from 1 to 65535, is %d", p.Port)
+		default:
+			port.Port = uint16(p.Port)
+		}
+		switch p.Protocol {
+		case "":
+			port.Protocol = string(v1alpha1.ProtocolHTTP)
+		case v1alpha1.ProtocolHTTP, v1alpha1.ProtocolHTTPS:
+		default:
+			r.bad(at+".protocol", "must be HTTP or HTTPS, is %q", p.Protocol)
+		}
+		if port.Path == "" {
+			port.Path = "/"
+		} else if port.Path[0] != '/' {
+			r.bad(at+".pathPrefix", "must begin with a slash, is %q", p.PathPrefix)
+		}
+		out = append(out, port)
+	}
+	return out
+}
+
+func (r resolver) image(at, image string) {
+	switch {
+	case image == "":
+		r.bad(at, "is missing")
+	case strings.ContainsAny(image, " \t\r\n") || len(image) > 512:
+		r.bad(at, "is not an image reference")
+	}
+}
+
+func (r resolver) labels(at string, in map[string]string) map[string]string {
+	for name, value := range in {
+		if len(validation.IsQualifiedName(name)) > 0 || len(validation.IsValidLabelValue(value)) > 0 {
+			r.bad(at+"."+name, "is not a valid label")
+		}
+	}
+	return in
+}
+
+func (r resolver) env(at string, in []corev1.EnvVar) map[string]string {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(in))
+	for i, e := range in {
+		at := fmt.Sprintf("%s[%d]", at, i)
+		switch {
+		case e.Name == "":
+			r.bad(at+".name", "is missing")
+		case strings.ContainsAny(e.Name, "=\x00"):
+			r.bad(at+".name", "%q holds a character that a variable's name cannot have", e.Name)
+		case strings.Contains(e.Value, "\x00"):
+			r.bad(at+".value", "holds a NUL character")
+		case e.ValueFrom != nil:
+			r.bad(at+".valueFrom", "needs Kubernetes; here give the value itself as \"value\"")
+		}
+		out[e.Name] = e.Value
+	}
+	return out
+}
+
+// references refuses $(NAME) where Kubernetes would put in the value of a
+// variable of this template: here the text would be taken as it is.
+func (r resolver) references(at string, t Template) {
+	check := func(where, text string) {
+		for name := range t.Env {
+			if strings.Contains(text, "$("+name+")") {
+				r.bad(where, "$(%s) is only replaced on Kubernetes; write the value", name)
+			}
+		}
+	}
+	for _, value := range t.Env {
+		check(at, value)
+	}
+	for _, text := range append(t.Command, t.Args...) {
+		check(at, text)
+	}
+}
+
+func (r resolver) processes(at string, n *int32) int64 {
+	if n == nil {
+		return DefaultProcesses
+	}
+	if *n < 1 {
+		r.bad(at, "must be 1 or more, is %d", *n)
+	}
+	return int64(*n)
+}
+
+// process decides what a CodeInterpreter's sandbox runs first. With authMode
+// picod that is always AgentCube's own PicoD: of a command line that starts the
+// PicoD of an image only the workspace counts.
+func (r resolver) process(at string, command, args []string, mode AuthMode) (cmd, rest []string, workspace string) {
+	workspace = DefaultWorkspace
+	if mode == AuthNone {
+		return command, args, workspace
+	}
+	if len(command) > 0 {
+		if path.Base(command[0]) != "picod" {
+			r.bad(at+".command", "cannot be %q: with authMode picod the first process is PicoD; remove the command or set authMode to none", command[0])
+			return nil, nil, workspace
+		}
+		args = append(append([]string{}, command[1:]...), args...)
+	}
+	for i := 0; i < len(args); i++ {
+		name, value, hasValue := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(args[i], "-"), "-"), "=")
+		if name != "workspace" && name != "port" && name != "bootstrap-key" || !strings.HasPrefix(args[i], "-") {
+			r.bad(at+".args", "%q is not an argument of PicoD (--workspace=<dir>, --port=8080)", args[i])
+			continue
+		}
+		if !hasValue {
+			if i++; i == len(args) {
+				r.bad(at+".args", "--%s has no value", name)
+				break
+			}
+			value = args[i]
+		}
+		switch {
+		case name == "workspace" && !path.IsAbs(value):
+			r.bad(at+".args", "--workspace must be an absolute path, is %q", value)
+		case name == "workspace":
+			workspace = path.Clean(value)
+		case name == "port" && value != fmt.Sprint(sandbox.AgentPort):
+			r.bad(at+".args", "--port must be %d, is %q", sandbox.AgentPort, value)
+		}
+	}
+	return nil, nil, workspace
+}
