@@ -30,7 +30,9 @@ MakeClient = Callable[..., agentcube.CodeInterpreterClient]
 
 
 @pytest.fixture
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """No setting of the machine that runs the tests reaches them."""
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)

@@ -22,12 +22,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 WORKSPACE = "/workspace"
 DATA = "/v1/namespaces/"
@@ -35,7 +38,7 @@ CREATE = "/v1/code-interpreter"
 SESSIONS = "/v1/code-interpreter/sessions/"
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818
     def __init__(self, status: int, text: str, code: str, **more: Any) -> None:
         super().__init__(text)
         self.status = status
@@ -120,13 +123,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.serve()
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self.serve()
 
-    def do_DELETE(self) -> None:  # noqa: N802
+    def do_DELETE(self) -> None:
         self.serve()
 
     def serve(self) -> None:
@@ -417,7 +420,7 @@ class Peer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}{self.state.prefix}"
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def language(name: str) -> Language:
 
 def script_name(lang: Language) -> str:
     """A new file name. Random, so that scripts running at the same time do not meet."""
-    return f"script_{uuid.uuid4().hex}{lang.suffix}"
+    return f"script_{os.urandom(16).hex()}{lang.suffix}"
 
 
 def dedent(code: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,7 +47,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise IsADirectoryError(f"{os.fspath(path)} is a directory; name a file")
     if mode is not None and not stat.S_ISREG(mode):
         raise ValueError(f"{os.fspath(path)} is not a regular file")
-    part = target.with_name(f".agentcube-{uuid.uuid4().hex}.part")
+    part = target.with_name(f".agentcube-{os.urandom(16).hex()}.part")
     # Not the tempfile module: its files are closed to others, whatever the umask says.
     descriptor = os.open(part, _CREATE, 0o666)
     try:

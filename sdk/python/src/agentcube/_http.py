@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import http.client
 import os
-import platform
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-USER_AGENT = f"agentcube-sdk/{__version__} python/{platform.python_version()}"
+USER_AGENT = f"agentcube-sdk/{__version__} python/{sys.version_info[0]}.{sys.version_info[1]}"
 
 _MAX_IDLE = 8
 _MAX_WAIT = 365 * 86400.0  # what every system can count

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import posixpath
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
@@ -58,7 +58,7 @@ class Multipart:
     def __init__(
         self, path: str, filename: str, source: BinaryIO, size: int, progress: Progress | None
     ) -> None:
-        boundary = uuid.uuid4().hex
+        boundary = os.urandom(16).hex()
         # As browsers do it; the server takes the name from the field "path" anyway.
         safe = filename.translate({0x22: "%22", 0x0D: "%0D", 0x0A: "%0A"})
         head = "".join(

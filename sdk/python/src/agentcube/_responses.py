@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
 import time
 from collections.abc import Mapping
@@ -84,10 +83,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError, IndexError):
-        return None
+    date = _timestamp(value)
+    return None if date is None else max(0.0, date - time.time())
 
 
 def session_id(request: Request, body: bytes) -> str:
@@ -166,9 +163,18 @@ def _plain(body: bytes) -> str:
 
 
 def _clock_skew(headers: Mapping[str, str]) -> str | None:
-    try:
-        server = email.utils.parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, TypeError, ValueError, IndexError):
+    server = _timestamp(headers.get("date", ""))
+    if server is None:
         return None
     skew = round(time.time() - server)
     return f"{skew:+d} s" if abs(skew) > _CLOCK_LEEWAY else None
+
+
+def _timestamp(http_date: str) -> float | None:
+    # Imported here, as few programs ever need it, and slow to import.
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
+    try:
+        return parsedate_to_datetime(http_date).timestamp()
+    except (TypeError, ValueError, IndexError):
+        return None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
-import uuid
 import warnings
 from dataclasses import replace
 
@@ -141,7 +139,7 @@ class Session:
     def _create(self) -> str:
         public_key = self._key.public_key_field() if self._key is not None else None
         # The same key for all attempts: the server makes one session, whatever got lost.
-        request = _requests.create_session(self.settings, public_key, str(uuid.uuid4()))
+        request = _requests.create_session(self.settings, public_key, os.urandom(16).hex())
         attempt = 0
         while True:
             try:
@@ -220,6 +218,8 @@ class Session:
 
 
 def _backoff(attempt: int) -> float:
+    import random  # noqa: PLC0415  (needed rarely, slow to import)
+
     # Jitter, so that clients that failed together do not come back together.
     return min(_BACKOFF * 2.0**attempt, _MAX_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
 

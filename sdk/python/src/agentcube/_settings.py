@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import re
@@ -20,6 +19,7 @@ _NAMESPACE = re.compile(_DNS_LABEL)
 _NAME = re.compile(rf"{_DNS_LABEL}(\.{_DNS_LABEL})*")
 _MAX_NAME = 253
 _URL_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_LOOPBACK_V4 = re.compile(r"127(\.[0-9]{1,3}){3}")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 
 
@@ -38,12 +38,7 @@ class Endpoint:
     @property
     def is_loopback(self) -> bool:
         """Whether the host is this machine by its very name."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.host in {"localhost", "::1"} or _LOOPBACK_V4.fullmatch(self.host) is not None
 
     @property
     def netloc(self) -> str:
