@@ -1,0 +1,126 @@
+# AgentCube: build, test and run. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO      ?= go
+PYTHON  ?= python3
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/volcano-sh/agentcube/internal/cli.version=$(VERSION)
+
+AGENTCUBE := bin/agentcube
+PICOD     := internal/sandbox/gvisor/agent/bin/picod
+IMAGE     := build/images/python.oci.tar
+VENV      := build/venv
+LINT      := build/tools/golangci-lint
+ADDR      ?= 127.0.0.1:8080
+
+# One static binary, as users get it. The race detector alone needs cgo.
+export CGO_ENABLED := 0
+
+# Packages that start gVisor cannot be built with cgo, and so not with the race
+# detector: the sandbox has no dynamic loader. What they do concurrently is
+# covered by the end-to-end tests on the real binary.
+GO_PKGS   = $(shell $(GO) list ./... | grep -v -e /test/ -e /sandbox/gvisor)
+E2E_FLAGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ use
+
+.PHONY: quickstart
+quickstart: build image venv ## install what is missing, build, start AgentCube, run the quick start
+	@scripts/quickstart.sh
+
+.PHONY: up
+up: build image ## run AgentCube in the foreground, with the default image
+	@$(AGENTCUBE) image ls 2>/dev/null | grep -q agentcube/python || $(AGENTCUBE) image import agentcube/python:latest $(IMAGE)
+	@exec $(AGENTCUBE) up --listen $(ADDR)
+
+##@ build
+
+.PHONY: deps
+deps: ## install the Debian packages that building and testing need
+	@scripts/deps.sh
+
+.PHONY: build
+build: deps $(PICOD) ## build bin/agentcube, with picod inside
+	@echo "==> building $(AGENTCUBE)"
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(AGENTCUBE) ./cmd/agentcube
+
+.PHONY: $(PICOD)
+$(PICOD):
+	@echo "==> building picod"
+	@$(GO) build -trimpath -ldflags '-s -w' -o $(PICOD) ./cmd/picod
+
+.PHONY: image
+image: deps ## make the default image (cached while its recipe is unchanged)
+	@images/python/build.sh $(IMAGE)
+
+.PHONY: build-python-sdk
+build-python-sdk: venv ## build the Python SDK's wheel and sdist into sdk/python/dist
+	@rm -rf sdk/python/dist
+	@$(VENV)/bin/python -m build --outdir sdk/python/dist sdk/python
+	@ls -l sdk/python/dist
+
+.PHONY: venv
+venv: deps $(VENV)/.stamp
+
+$(VENV)/.stamp: sdk/python/pyproject.toml
+	@echo "==> making the Python environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --editable 'sdk/python[dev]'
+	@touch $@
+
+##@ test
+
+.PHONY: test
+test: build image venv ## run all tests
+	@scripts/test.sh
+
+.PHONY: test-go
+test-go: build ## Go unit tests, with the race detector
+	@echo "==> go test -race"
+	@CGO_ENABLED=1 $(GO) test -race -timeout 15m $(GO_PKGS)
+	@echo "==> go test (gVisor driver)"
+	@$(GO) test -timeout 10m ./internal/sandbox/gvisor/...
+
+.PHONY: test-sdk
+test-sdk: venv ## Python SDK tests
+	@echo "==> pytest sdk/python"
+	@cd sdk/python && ../../$(VENV)/bin/python -m pytest -q
+
+.PHONY: test-e2e
+test-e2e: build image venv ## end-to-end tests on the real binary and real sandboxes
+	@echo "==> end-to-end tests"
+	@AGENTCUBE_BIN=$(CURDIR)/$(AGENTCUBE) AGENTCUBE_IMAGE=$(CURDIR)/$(IMAGE) \
+	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python \
+	 $(GO) test -timeout 20m $(E2E_FLAGS) ./test/...
+
+.PHONY: bench
+bench: build image ## measure, beside references (needs a running AgentCube)
+	@$(AGENTCUBE) bench
+
+##@ check
+
+.PHONY: check
+check: deps $(PICOD) venv $(LINT) ## formatting, vet, linters, types, generated files
+	@scripts/check.sh
+
+$(LINT): tools/go.mod
+	@echo "==> building golangci-lint (a few minutes the first time)"
+	@cd tools && $(GO) build -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+.PHONY: fmt
+fmt: venv ## format Go and Python sources
+	@gofmt -w $$(git ls-files '*.go')
+	@$(VENV)/bin/ruff format sdk/python
+
+.PHONY: clean
+clean: ## remove what was built
+	@rm -rf bin build $(PICOD)

@@ -1,0 +1,279 @@
+package gvisor
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+)
+
+const (
+	cgroupRoot   = "/sys/fs/cgroup"
+	cgroupPeriod = 100_000 // microseconds
+)
+
+// cgroups makes one control group per sandbox, below a parent of this
+// driver's own. On cgroup v2 a sandbox has one directory, on v1 one in every
+// hierarchy that is mounted.
+type cgroups struct {
+	parent string // path below each hierarchy's root
+	v2     bool
+	// roots are the hierarchies by controller: "memory", "cpu", "pids".
+	roots map[string]string
+	// missing says why a controller cannot be used.
+	missing map[string]string
+}
+
+var controllers = []string{"memory", "cpu", "pids"}
+
+// findCgroups looks which controllers can be used. It makes nothing.
+func findCgroups(parent string) *cgroups {
+	g := &cgroups{parent: parent, roots: map[string]string{}, missing: map[string]string{}}
+	available, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+	g.v2 = err == nil
+	for _, c := range controllers {
+		dir := filepath.Join(cgroupRoot, c)
+		if g.v2 {
+			dir = cgroupRoot
+			if !hasWord(string(available), c) {
+				g.missing[c] = "cgroup v2 controller " + c + " is not available"
+				continue
+			}
+		} else if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil {
+			g.missing[c] = "cgroup v1 controller " + c + " is not mounted at " + dir
+			continue
+		}
+		if unix.Access(dir, unix.W_OK) != nil {
+			g.missing[c] = dir + " is not writable"
+			continue
+		}
+		g.roots[c] = dir
+	}
+	return g
+}
+
+func hasWord(s, word string) bool {
+	for _, f := range strings.Fields(s) {
+		if f == word {
+			return true
+		}
+	}
+	return false
+}
+
+// version is "cgroup v1" or "cgroup v2".
+func (g *cgroups) version() string {
+	if g.v2 {
+		return "cgroup v2"
+	}
+	return "cgroup v1"
+}
+
+// dirs are the distinct directories of a sandbox's group.
+func (g *cgroups) dirs(id string) []string {
+	var out []string
+	for _, c := range controllers {
+		root, ok := g.roots[c]
+		if !ok {
+			continue
+		}
+		out = append(out, filepath.Join(root, g.parent, id))
+		if g.v2 {
+			break
+		}
+	}
+	return out
+}
+
+// create makes the group of a sandbox and sets its limits.
+func (g *cgroups) create(id string, r sandbox.Resources) error {
+	for _, dir := range g.dirs(id) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make cgroup: %w", err)
+		}
+	}
+	if g.v2 {
+		if err := g.delegate(); err != nil {
+			return err
+		}
+	}
+	for _, v := range g.values(r) {
+		root, ok := g.roots[v.controller]
+		if !ok {
+			continue
+		}
+		file := filepath.Join(root, g.parent, id, v.file)
+		if err := os.WriteFile(file, []byte(v.value), 0o644); err != nil {
+			if v.optional {
+				continue
+			}
+			return fmt.Errorf("set cgroup limit %s: %w", v.file, err)
+		}
+	}
+	return nil
+}
+
+// delegate turns the controllers on for children of the root and the parent.
+func (g *cgroups) delegate() error {
+	for _, dir := range []string{cgroupRoot, filepath.Join(cgroupRoot, g.parent)} {
+		for c := range g.roots {
+			file := filepath.Join(dir, "cgroup.subtree_control")
+			if err := os.WriteFile(file, []byte("+"+c), 0o644); err != nil {
+				return fmt.Errorf("turn on cgroup controller %s: %w", c, err)
+			}
+		}
+	}
+	return nil
+}
+
+type cgroupValue struct {
+	controller, file, value string
+	optional                bool // not every kernel has it
+}
+
+// values are the files to write. Files written in the sandbox live in its
+// memory, so the memory limit of the group is the sum of both. The limit on
+// host processes is a backstop: a guest thread costs a few host threads, and
+// PicoD holds the guest's own limit.
+func (g *cgroups) values(r sandbox.Resources) []cgroupValue {
+	memory := strconv.FormatInt(r.MemoryBytes+r.DiskBytes, 10)
+	quota := strconv.FormatInt(r.CPUMillis*cgroupPeriod/1000, 10)
+	period := strconv.Itoa(cgroupPeriod)
+	pids := strconv.FormatInt(r.Processes*4+1024, 10)
+	if g.v2 {
+		return []cgroupValue{
+			{"memory", "memory.max", memory, false},
+			{"memory", "memory.swap.max", "0", true},
+			{"memory", "memory.oom.group", "1", true},
+			{"cpu", "cpu.max", quota + " " + period, false},
+			{"pids", "pids.max", pids, false},
+		}
+	}
+	return []cgroupValue{
+		{"memory", "memory.limit_in_bytes", memory, false},
+		{"memory", "memory.memsw.limit_in_bytes", memory, true},
+		{"cpu", "cpu.cfs_period_us", period, false},
+		{"cpu", "cpu.cfs_quota_us", quota, false},
+		{"pids", "pids.max", pids, false},
+	}
+}
+
+// join moves processes into the group of a sandbox.
+func (g *cgroups) join(id string, pids []int) error {
+	for _, dir := range g.dirs(id) {
+		for _, pid := range pids {
+			err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644)
+			if err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("join cgroup: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// members are the processes in the group of a sandbox.
+func (g *cgroups) members(id string) []int {
+	var pids []int
+	for _, dir := range g.dirs(id) {
+		data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// oomKills is how many processes of the group the kernel has ended because the
+// group was at its memory limit.
+func (g *cgroups) oomKills(id string) int {
+	root, ok := g.roots["memory"]
+	if !ok {
+		return 0
+	}
+	file := "memory.oom_control"
+	if g.v2 {
+		file = "memory.events"
+	}
+	data, err := os.ReadFile(filepath.Join(root, g.parent, id, file))
+	if err != nil {
+		return 0
+	}
+	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
+		if n, ok := strings.CutPrefix(s.Text(), "oom_kill "); ok {
+			count, _ := strconv.Atoi(n)
+			return count
+		}
+	}
+	return 0
+}
+
+// remove removes the group of a sandbox whose processes have ended. The kernel
+// lets go of a group a moment after its last process.
+func (g *cgroups) remove(ctx context.Context, id string) error {
+	for _, dir := range g.dirs(id) {
+		if err := removeCgroup(ctx, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeCgroup(ctx context.Context, dir string) error {
+	for delay := time.Millisecond; ; delay = min(2*delay, 50*time.Millisecond) {
+		err := unix.Rmdir(dir)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("remove cgroup %s: %w", dir, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("remove cgroup %s: %w", dir, ctx.Err())
+		case <-time.After(delay):
+		}
+	}
+}
+
+// ids are the sandboxes that have a group.
+func (g *cgroups) ids() []string {
+	seen := map[string]bool{}
+	var out []string
+	for _, root := range g.roots {
+		entries, err := os.ReadDir(filepath.Join(root, g.parent))
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if e.IsDir() && !seen[e.Name()] {
+				seen[e.Name()] = true
+				out = append(out, e.Name())
+			}
+		}
+	}
+	return out
+}
+
+// removeParent removes the parent group when no sandbox is left below it.
+func (g *cgroups) removeParent() {
+	for _, root := range g.roots {
+		// Fails while a sandbox is left, which is what is wanted.
+		_ = unix.Rmdir(filepath.Join(root, g.parent))
+	}
+}

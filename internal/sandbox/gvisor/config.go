@@ -1,0 +1,34 @@
+package gvisor
+
+import (
+	"context"
+	"log/slog"
+)
+
+// ImageSource resolves image references to EROFS files on this machine.
+type ImageSource interface {
+	// Rootfs returns the absolute path of the EROFS file of the image and the
+	// environment that the image declares ("KEY=value"). The file must stay
+	// there, unchanged, while any sandbox made from it exists. An error that
+	// wraps sandbox.ErrNoImage says that there is no such image.
+	Rootfs(ctx context.Context, ref string) (path string, env []string, err error)
+}
+
+// Config of a Driver.
+type Config struct {
+	// DataDir is a directory of this driver's own; it is made when missing.
+	// One driver at a time may use it.
+	DataDir string
+	Images  ImageSource
+	// Platform is gVisor's: "systrap" (the default) or "kvm".
+	Platform string
+	Logger   *slog.Logger
+}
+
+// Defaults for limits that a spec leaves open.
+const (
+	DefaultCPUMillis   = 1000
+	DefaultMemoryBytes = 1 << 30
+	DefaultDiskBytes   = 1 << 30
+	DefaultProcesses   = 256
+)

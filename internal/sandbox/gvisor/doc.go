@@ -1,0 +1,19 @@
+// Package gvisor makes sandboxes on this machine with the gVisor kernel that
+// is linked into the program.
+//
+// A sandbox is one process tree: gVisor's sentry, started by re-executing this
+// program (see IsReexec), and its stub processes. Its root file system is an
+// EROFS image, shared read-only by all sandboxes of the image through the page
+// cache, under an overlay in the sandbox's memory whose size is limited. PicoD
+// comes in through a second, tiny EROFS image mounted at /.agentcube. No gofer
+// runs and the sentry has no access to the host's file system.
+//
+// All sandboxes join one network namespace that has a loopback interface and
+// nothing else. Inside, gVisor's own network stack serves loopback only. The
+// host reaches a port inside through gVisor's control socket (Dial).
+//
+// On disk a sandbox is the directory <data>/sandboxes/<id>: record.json, the
+// OCI bundle and gVisor's state. The directory is made before the process and
+// removed after it, so that Open can find and finish whatever a killed
+// AgentCube left behind.
+package gvisor

@@ -1,0 +1,194 @@
+package gvisor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a sentry process, held by a pidfd so that its number cannot come
+// to mean another process.
+type process struct {
+	pid  int
+	file *os.File // the pidfd, in Go's poller
+}
+
+// openProcess takes hold of a process; when start is not zero it must be the
+// process's start time.
+func openProcess(pid int, start uint64) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	p := &process{pid: pid, file: os.NewFile(uintptr(fd), "pidfd")}
+	if start != 0 {
+		if got, err := startTime(pid); err != nil || got != start {
+			p.close()
+			return nil, fmt.Errorf("open process %d: %w", pid, unix.ESRCH)
+		}
+	}
+	return p, nil
+}
+
+func (p *process) close() { _ = p.file.Close() }
+
+// wait returns when the process has ended, or with an error when the process
+// was closed first. A child is reaped.
+func (p *process) wait() error {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("wait for process %d: %w", p.pid, err)
+	}
+	err = conn.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		return err == nil && n > 0
+	})
+	if err != nil {
+		return fmt.Errorf("wait for process %d: %w", p.pid, err)
+	}
+	// Not a child when an earlier AgentCube started it: init reaps it then.
+	for {
+		_, err := unix.Wait4(p.pid, nil, unix.WNOHANG, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return nil
+		}
+	}
+}
+
+func (p *process) kill() error {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("kill process %d: %w", p.pid, err)
+	}
+	var sigErr error
+	err = conn.Control(func(fd uintptr) { sigErr = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	if err == nil {
+		err = sigErr
+	}
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", p.pid, err)
+	}
+	return nil
+}
+
+// startTime is when a process was started, in clock ticks since boot.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0, fmt.Errorf("read start time: %w", err)
+	}
+	// The command name, in parentheses, may hold anything.
+	i := bytes.LastIndexByte(data, ')')
+	if i < 0 {
+		return 0, errors.New("read start time: malformed stat")
+	}
+	fields := strings.Fields(string(data[i+1:]))
+	const startField = 22 - 3 // the third field is the first after the name
+	if len(fields) <= startField {
+		return 0, errors.New("read start time: malformed stat")
+	}
+	return strconv.ParseUint(fields[startField], 10, 64)
+}
+
+// bootID tells this boot of the machine from every other.
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// descendants is a process and everything below it.
+func descendants(pid int) []int {
+	out := []int{pid}
+	for i := 0; i < len(out); i++ {
+		dir := filepath.Join("/proc", strconv.Itoa(out[i]), "task")
+		threads, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, t := range threads {
+			data, err := os.ReadFile(filepath.Join(dir, t.Name(), "children"))
+			if err != nil {
+				continue
+			}
+			for _, f := range strings.Fields(string(data)) {
+				if child, err := strconv.Atoi(f); err == nil && !slices.Contains(out, child) {
+					out = append(out, child)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// sentriesBelow finds sentry processes whose bundle is below dir, by bundle
+// directory. They are known from the command line that gVisor gives them.
+func sentriesBelow(dir string) (map[string][]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	found := map[string][]int{}
+	prefix := "--bundle=" + dir + "/"
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err != nil || !bytes.HasPrefix(cmdline, []byte("runsc")) {
+			continue
+		}
+		for arg := range strings.SplitSeq(string(cmdline), "\x00") {
+			if rest, ok := strings.CutPrefix(arg, prefix); ok {
+				id, _, _ := strings.Cut(rest, "/")
+				found[id] = append(found[id], pid)
+			}
+		}
+	}
+	return found, nil
+}
+
+// killAll ends processes and waits until they are gone.
+func killAll(ctx context.Context, pids []int) error {
+	for _, pid := range pids {
+		p, err := openProcess(pid, 0)
+		if err != nil {
+			if errors.Is(err, unix.ESRCH) {
+				continue
+			}
+			return err
+		}
+		if err := killAndWait(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func killAndWait(ctx context.Context, p *process) error {
+	defer p.close()
+	if err := p.kill(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, p.close)
+	defer stop()
+	if err := p.wait(); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for process %d: %w", p.pid, ctx.Err())
+		}
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package gvisor
+
+import (
+	"fmt"
+	"path"
+	"sort"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+)
+
+const (
+	agentDir  = "/.agentcube"
+	agentPath = agentDir + "/picod"
+
+	// The unprivileged user that runs user code, as in the default image.
+	userID, groupID = 1000, 1000
+
+	shmBytes = 64 << 20
+)
+
+// bundle is everything that the OCI spec of a sandbox depends on.
+type bundle struct {
+	spec      sandbox.Spec
+	imagePath string   // EROFS file of the image
+	imageEnv  []string // environment the image declares
+	agentPath string   // EROFS file that holds PicoD
+	rootDir   string   // an empty directory
+	netns     string   // path of the network namespace
+}
+
+// ociSpec builds the OCI runtime spec. It is pure: the same bundle gives the
+// same spec.
+func ociSpec(b bundle) *specs.Spec {
+	caps := agentCapabilities()
+	return &specs.Spec{
+		Version:  specs.Version,
+		Hostname: hostname(b.spec.ID),
+		Root:     &specs.Root{Path: b.rootDir},
+		Process: &specs.Process{
+			Args: processArgs(b.spec),
+			Env:  processEnv(b),
+			Cwd:  "/",
+			User: specs.User{UID: 0, GID: 0},
+			Capabilities: &specs.LinuxCapabilities{
+				Bounding: caps, Effective: caps, Permitted: caps,
+			},
+			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 65536, Hard: 65536}},
+		},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro", "nosuid", "noexec", "nodev"}},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "size=65536k", "mode=755"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec"}},
+			{Destination: "/dev/shm", Type: "tmpfs", Source: "tmpfs",
+				Options: []string{"nosuid", "nodev", "mode=1777", "size=" + strconv.Itoa(shmBytes)}},
+			{Destination: agentDir, Type: "erofs", Source: b.agentPath, Options: []string{"ro", "nosuid", "nodev"}},
+		},
+		Annotations: map[string]string{
+			"dev.gvisor.spec.rootfs.source":  b.imagePath,
+			"dev.gvisor.spec.rootfs.type":    "erofs",
+			"dev.gvisor.spec.rootfs.overlay": "memory",
+			"dev.gvisor.spec.rootfs.options": "size=" + strconv.FormatInt(b.spec.Resources.DiskBytes, 10),
+		},
+		Linux: &specs.Linux{
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace, Path: b.netns},
+			},
+		},
+	}
+}
+
+// agentCapabilities are what PicoD needs inside the sandbox: to become the
+// user that runs a command, to own what it uploads, to kill its processes, to
+// set their limits and to mount their control group. They are capabilities of
+// the gVisor kernel; on the host the sandbox has none.
+func agentCapabilities() []string {
+	return []string{
+		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+		"CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN",
+		"CAP_SYS_CHROOT", "CAP_SYS_RESOURCE",
+	}
+}
+
+func processArgs(s sandbox.Spec) []string {
+	if len(s.Command)+len(s.Args) > 0 {
+		return append(append([]string{}, s.Command...), s.Args...)
+	}
+	args := []string{
+		agentPath,
+		"--port", strconv.Itoa(int(sandbox.AgentPort)),
+		"--workspace", s.Workspace,
+		"--max-processes", strconv.FormatInt(s.Resources.Processes, 10),
+		"--max-data-bytes", strconv.FormatInt(s.Resources.MemoryBytes, 10),
+		"--unmount", "/tmp",
+	}
+	if !s.RunAsRoot {
+		args = append(args, "--run-as", fmt.Sprintf("%d:%d", userID, groupID))
+	}
+	return args
+}
+
+// processEnv is the image's environment, then the spec's, then PicoD's own;
+// later entries win. The order is stable.
+func processEnv(b bundle) []string {
+	merged := map[string]string{
+		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	}
+	for _, kv := range b.imageEnv {
+		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
+			merged[k] = v
+		}
+	}
+	for k, v := range b.spec.Env {
+		merged[k] = v
+	}
+	if b.spec.BootstrapKey != "" {
+		merged["PICOD_BOOTSTRAP_KEY"] = b.spec.BootstrapKey
+	}
+	merged["PICOD_SANDBOX_ID"] = b.spec.ID
+	env := make([]string, 0, len(merged))
+	for k, v := range merged {
+		env = append(env, k+"="+v)
+	}
+	sort.Strings(env)
+	return env
+}
+
+// hostname is the sandbox id, shortened: it only has to tell sandboxes apart
+// for the people who look at a prompt.
+func hostname(id string) string {
+	const longest = 20
+	if len(id) > longest {
+		id = strings.TrimRight(id[:longest], "-")
+	}
+	return id
+}
+
+// withDefaults fills what the spec leaves open and refuses what is wrong.
+func withDefaults(s sandbox.Spec) (sandbox.Spec, error) {
+	if !validID(s.ID) {
+		return s, fmt.Errorf("%w: id %q: want 1 to 63 characters of [a-z0-9-]", sandbox.ErrInvalidSpec, s.ID)
+	}
+	if s.Image == "" {
+		return s, fmt.Errorf("%w: image is empty", sandbox.ErrInvalidSpec)
+	}
+	if s.Workspace == "" {
+		s.Workspace = "/workspace"
+	}
+	if !path.IsAbs(s.Workspace) || path.Clean(s.Workspace) != s.Workspace {
+		return s, fmt.Errorf("%w: workspace %q: want a clean absolute path", sandbox.ErrInvalidSpec, s.Workspace)
+	}
+	r := &s.Resources
+	for _, limit := range []struct {
+		name  string
+		value *int64
+		def   int64
+		min   int64
+	}{
+		{"cpu", &r.CPUMillis, DefaultCPUMillis, 10},
+		{"memory", &r.MemoryBytes, DefaultMemoryBytes, 64 << 20},
+		{"disk", &r.DiskBytes, DefaultDiskBytes, 1 << 20},
+		{"processes", &r.Processes, DefaultProcesses, 4},
+	} {
+		if *limit.value == 0 {
+			*limit.value = limit.def
+		}
+		if *limit.value < limit.min {
+			return s, fmt.Errorf("%w: %s limit %d is below the least that works, %d", sandbox.ErrInvalidSpec, limit.name, *limit.value, limit.min)
+		}
+	}
+	return s, nil
+}
+
+func validID(id string) bool {
+	if id == "" || len(id) > 63 {
+		return false
+	}
+	for _, c := range id {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
