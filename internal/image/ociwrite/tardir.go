@@ -17,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -62,15 +63,7 @@ func TarDir(ctx context.Context, w io.Writer, dir string, opts TarOptions) error
 		return err
 	}
 	d := &dirTar{root: root, tw: tar.NewWriter(w), opts: opts, dev: st.Dev, links: map[fileID]string{}}
-	err = fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return d.add(ctx, name)
-	})
+	err = d.walk(ctx, ".")
 	if err != nil {
 		return fmt.Errorf("write layer: %w", err)
 	}
@@ -80,21 +73,45 @@ func TarDir(ctx context.Context, w io.Writer, dir string, opts TarOptions) error
 	return nil
 }
 
-func (d *dirTar) add(ctx context.Context, name string) error {
-	if name != "." && d.opts.Skip != nil && d.opts.Skip(name) {
-		info, err := d.root.Lstat(name)
-		if err == nil && info.IsDir() {
-			return fs.SkipDir
-		}
+// walk writes name and what is below it. It does not use fs.WalkDir, which
+// refuses names that are not UTF-8.
+func (d *dirTar) walk(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	info, err := d.root.Lstat(name)
+	if name != "." && d.opts.Skip != nil && d.opts.Skip(name) {
+		return nil
+	}
+	descend, err := d.add(ctx, name)
+	if err != nil || !descend {
+		return err
+	}
+	f, err := d.root.Open(name)
 	if err != nil {
 		return err
+	}
+	names, err := f.Readdirnames(-1)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		if err := d.walk(ctx, path.Join(name, n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add writes one entry; descend says that it is a directory to go into.
+func (d *dirTar) add(ctx context.Context, name string) (descend bool, err error) {
+	info, err := d.root.Lstat(name)
+	if err != nil {
+		return false, err
 	}
 	st, err := sysStat(info)
 	if err != nil {
-		return err
+		return false, err
 	}
 	hdr := &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
@@ -103,23 +120,17 @@ func (d *dirTar) add(ctx context.Context, name string) error {
 	switch info.Mode().Type() {
 	case fs.ModeDir:
 		hdr.Typeflag, hdr.Name = tar.TypeDir, path.Clean(name)+"/"
-		if err := d.tw.WriteHeader(hdr); err != nil {
-			return err
-		}
-		if st.Dev != d.dev {
-			return fs.SkipDir
-		}
-		return nil
+		return st.Dev == d.dev, d.tw.WriteHeader(hdr)
 	case fs.ModeSymlink:
 		hdr.Typeflag = tar.TypeSymlink
 		if hdr.Linkname, err = d.root.Readlink(name); err != nil {
-			return err
+			return false, err
 		}
-		return d.tw.WriteHeader(hdr)
+		return false, d.tw.WriteHeader(hdr)
 	case 0:
-		return d.addFile(ctx, name, info, st, hdr)
+		return false, d.addFile(ctx, name, info, st, hdr)
 	default:
-		return nil
+		return false, nil
 	}
 }
 
