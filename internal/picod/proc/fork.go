@@ -45,35 +45,51 @@ func (r *Runner) fork(c *child, file string, argv []string, attr *syscall.ProcAt
 	return nil
 }
 
-// probeDataLimit finds out whether the data limit can be set and taken back.
+// dataLimit is how far the data limit can be enforced.
+type dataLimit int
+
+const (
+	dataNone dataLimit = iota
+	dataSoft           // a command may lift it: the daemon could not lift a hard one either
+	dataHard
+)
+
+// probeDataLimit finds out whether a data limit can be set and taken back.
 func (r *Runner) probeDataLimit() {
 	if r.cfg.MaxDataBytes == 0 {
 		return
 	}
 	var old unix.Rlimit
-	err := unix.Prlimit(0, unix.RLIMIT_DATA, nil, &old)
-	if err == nil {
-		probe := unix.Rlimit{Cur: min(old.Cur, 1<<62), Max: min(old.Max, 1<<62)}
-		if err = unix.Prlimit(0, unix.RLIMIT_DATA, &probe, nil); err == nil {
-			err = unix.Prlimit(0, unix.RLIMIT_DATA, &old, nil)
-		}
-	}
-	if err != nil {
+	if err := unix.Prlimit(0, unix.RLIMIT_DATA, nil, &old); err != nil {
 		r.log.Warn("data limit cannot be enforced", "error", err)
 		return
 	}
-	r.limitsOK = true
+	// So high that it hurts nobody if it stays.
+	probe := unix.Rlimit{Cur: min(old.Cur, 1<<62), Max: min(old.Max, 1<<62)}
+	err := unix.Prlimit(0, unix.RLIMIT_DATA, &probe, nil)
+	if err == nil {
+		err = unix.Prlimit(0, unix.RLIMIT_DATA, &old, nil)
+	}
+	r.data = dataHard
+	if err != nil {
+		r.data = dataSoft
+		r.log.Warn("data limit can be lifted by commands", "error", err)
+	}
 }
 
 // limitData puts the data limit on this process for the moment of a fork; the
 // child inherits it. Only PicoD's own new mappings in that moment are affected.
 func (r *Runner) limitData() (restore func()) {
 	var old unix.Rlimit
-	if !r.limitsOK || unix.Prlimit(0, unix.RLIMIT_DATA, nil, &old) != nil {
+	if r.data == dataNone || unix.Prlimit(0, unix.RLIMIT_DATA, nil, &old) != nil {
 		return func() {}
 	}
-	n := min(r.cfg.MaxDataBytes, old.Max)
-	if err := unix.Prlimit(0, unix.RLIMIT_DATA, &unix.Rlimit{Cur: n, Max: n}, nil); err != nil {
+	limit := unix.Rlimit{Cur: min(r.cfg.MaxDataBytes, old.Max), Max: old.Max}
+	if r.data == dataHard {
+		limit.Max = limit.Cur
+	}
+	if err := unix.Prlimit(0, unix.RLIMIT_DATA, &limit, nil); err != nil {
+		r.log.Error("data limit was not set", "error", err)
 		return func() {}
 	}
 	return func() {

@@ -21,6 +21,9 @@ const (
 	killGrace = 500 * time.Millisecond
 	// maxLingering bounds the pipes that background processes keep open.
 	maxLingering = 1024
+	// forkRetries and forkPause bound the wait for room below the process limit.
+	forkRetries = 20
+	forkPause   = 5 * time.Millisecond
 )
 
 // User is the account that commands run as.
@@ -72,7 +75,7 @@ type Runner struct {
 	cgroups *cgroups // nil: the walk of /proc is used
 	null    *os.File
 
-	limitsOK bool
+	data dataLimit
 
 	mu        sync.Mutex
 	lingering map[*os.File]struct{}
@@ -139,6 +142,8 @@ func (r *Runner) Close() {
 	r.mu.Unlock()
 	if r.cgroups != nil {
 		r.cgroups.killAll(killPatience)
+	} else {
+		killTree(0, r.marker(""), killPatience)
 	}
 	r.mu.Lock()
 	for f := range r.lingering {
@@ -146,7 +151,10 @@ func (r *Runner) Close() {
 	}
 	r.mu.Unlock()
 	r.drains.Wait()
-	r.reaper.close()
+	if r.cfg.ReapOrphans {
+		r.reaper.close()
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	}
 	if r.cgroups != nil {
 		r.cgroups.close()
 	}
@@ -209,7 +217,7 @@ func (r *Runner) start(cmd Command) (_ *child, err error) {
 	} else {
 		r.mu.Lock()
 		r.serial++
-		c.marker = markerVar + "=" + strconv.Itoa(os.Getpid()) + "." + strconv.Itoa(r.serial)
+		c.marker = r.marker(strconv.Itoa(r.serial))
 		r.mu.Unlock()
 		cmd.Env = append(cmd.Env[:len(cmd.Env):len(cmd.Env)], c.marker)
 		c.marker += "\x00"
@@ -244,7 +252,20 @@ func (r *Runner) start(cmd Command) (_ *child, err error) {
 	if u := r.cfg.User; u != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID}
 	}
-	return c, r.fork(c, file, cmd.Argv, attr)
+	for try := 0; ; try++ {
+		err = r.fork(c, file, cmd.Argv, attr)
+		// What was just killed counts until it is reaped, which takes a moment.
+		if !errors.Is(err, unix.EAGAIN) || r.cfg.MaxProcesses == 0 || try == forkRetries {
+			return c, err
+		}
+		time.Sleep(forkPause)
+	}
+}
+
+// marker is the variable that tells the processes of a command; without
+// a serial, the beginning that those of all commands of this Runner share.
+func (r *Runner) marker(serial string) string {
+	return fmt.Sprintf("%s=%d-%p.%s", markerVar, os.Getpid(), r, serial)
 }
 
 // finish frees what a command held.

@@ -21,11 +21,13 @@ type process struct {
 }
 
 // killTree ends the descendants of root, the members of its session and what
-// carries the marker. It returns when none is left or patience ends.
+// carries the marker; root may be 0 for the marker alone. It returns when none is left or patience ends.
 func killTree(root int, marker string, patience time.Duration) {
 	end := time.Now().Add(patience)
 	for pass := 0; ; pass++ {
-		_ = unix.Kill(-root, unix.SIGKILL)
+		if root > 0 {
+			_ = unix.Kill(-root, unix.SIGKILL)
+		}
 		pids := treeOf(root, marker)
 		if len(pids) == 0 || time.Now().After(end) {
 			return
@@ -43,7 +45,7 @@ func killTree(root int, marker string, patience time.Duration) {
 func treeOf(root int, marker string) []int {
 	all := processes()
 	in := map[int]bool{root: true}
-	for grown := true; grown; {
+	for grown := root > 0; grown; {
 		grown = false
 		for _, p := range all {
 			if !in[p.pid] && (in[p.parent] || p.group == root || p.session == root) {
