@@ -15,6 +15,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/volcano-sh/agentcube/internal/image/ociwrite"
 )
@@ -191,4 +192,11 @@ type node struct {
 	mtime    uint64
 	nid      uint64
 	body     string
+}
+
+var fixedTime = time.Unix(1_600_000_000, 0)
+
+func lutimes(path string, t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,23 @@ import (
 // localRegistry stands for "no registry": names of local images are shown and
 // kept without one.
 const localRegistry = "localhost.invalid"
+
+// repository is what the OCI distribution specification allows; the registry
+// client's own check lets "../x" through.
+var repository = regexp.MustCompile(`^[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*$`)
+
+// registryHost is a host name or an address, with or without a port.
+var registryHost = regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(:[0-9]+)?$`)
+
+func checkName(repo name.Repository) error {
+	if !registryHost.MatchString(repo.RegistryStr()) {
+		return errors.New("the registry is not a host name")
+	}
+	if !repository.MatchString(repo.RepositoryStr()) {
+		return errors.New("a part of the name has other than lower-case letters and digits with . _ or - between them")
+	}
+	return nil
+}
 
 // index is the content of index.json.
 type index struct {
@@ -126,6 +144,9 @@ func Normalize(ref string) (string, error) {
 		return ref, nil
 	}
 	parsed, err := name.ParseReference(ref, name.WithDefaultRegistry(localRegistry), name.WithDefaultTag("latest"))
+	if err == nil {
+		err = checkName(parsed.Context())
+	}
 	if err != nil {
 		return "", &Error{Code: CodeReferenceInvalid, Text: fmt.Sprintf("image reference %q is not valid", clip(ref)),
 			Cause: err, Hint: "write it like name:tag or registry.example/name:tag"}

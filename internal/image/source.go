@@ -91,8 +91,11 @@ func (s *Store) bundleOf(set files, ref string) (*bundle, error) {
 // document reads a small file whole.
 func (s *Store) document(set files, name string) ([]byte, error) {
 	f, size, err := set.open(name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
+	}
+	if err != nil {
+		return nil, classify(err, CodeSourceInvalid, "open "+clip(name))
 	}
 	defer f.Close()
 	if size > s.limits.Document {
