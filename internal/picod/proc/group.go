@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -199,6 +200,8 @@ func (c *cgroups) kill(g *group, patience time.Duration) {
 	end := time.Now().Add(patience)
 	for pass := 0; ; pass++ {
 		pids, err := g.members()
+		// One that ended stays a member until it is collected.
+		pids = slices.DeleteFunc(pids, func(pid int) bool { return !alive(pid) })
 		if err != nil || len(pids) == 0 || time.Now().After(end) {
 			break
 		}

@@ -96,6 +96,16 @@ func processes() []process {
 	return all
 }
 
+// alive reports whether a process has not ended yet.
+func alive(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	p, ok := parseStat(pid, string(stat))
+	return ok && !p.zombie
+}
+
 // parseStat reads the fields behind the name, which may itself hold spaces and
 // closing parentheses.
 func parseStat(pid int, stat string) (process, bool) {
