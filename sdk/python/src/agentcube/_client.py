@@ -140,7 +140,8 @@ class CodeInterpreterClient:
         logged and noted on it.
         """
         if self._session.is_forked:
-            return  # the session belongs to the parent process, which is still using it
+            self.detach()  # the session belongs to the parent process, which still uses it
+            return
         try:
             self.stop()
         except AgentCubeError as error:

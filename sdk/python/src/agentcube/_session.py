@@ -109,6 +109,7 @@ class Session:
             return
         short = replace(self.settings.timeouts, control=_FORGOTTEN_TIMEOUT)
         self.settings = replace(self.settings, timeouts=short, max_retries=0)
+        self._transport.close()
         self._transport = Transport(_FORGOTTEN_TIMEOUT)
         try:
             self.end()
