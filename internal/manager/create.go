@@ -15,10 +15,14 @@ import (
 
 // Why a creation was given up; each is the cause of its cancelled context.
 var (
-	errClosing   = api.Errorf(http.StatusServiceUnavailable, api.CodeUnavailable, "shutting down")
+	errClosing   = errors.New("shutting down")
 	errAbandoned = errors.New("the client went away")
 	errDeleted   = errors.New("the session was deleted while it was being created")
 )
+
+// errKeyFreed: the session that held the idempotency key is over, and the
+// request can be tried as if it were the first.
+var errKeyFreed = errors.New("idempotency key is free again")
 
 // storeTimeout bounds store calls that must not end with the client's patience.
 const storeTimeout = 30 * time.Second
@@ -42,11 +46,23 @@ type creation struct {
 // When ctx ends first, and nobody else waits for the same session, it is undone.
 // Errors are *api.Error or map to one by httpserve.AsError.
 func (m *Manager) Create(ctx context.Context, owner auth.Principal, req Request) (session.Session, error) {
+	for {
+		rec, err := m.createOnce(ctx, owner, req)
+		// A request that joined a creation just as its last client left, or
+		// found one that had just failed, is the first of a new attempt.
+		if ctx.Err() == nil && (errors.Is(err, errAbandoned) || errors.Is(err, errKeyFreed)) {
+			continue
+		}
+		return rec, err
+	}
+}
+
+func (m *Manager) createOnce(ctx context.Context, owner auth.Principal, req Request) (session.Session, error) {
 	p, err := m.plan(owner, req, time.Now().UTC())
 	if err != nil {
 		return session.Session{}, err
 	}
-	full := m.slots.take(p.record.SandboxID, p.spec.Resources.MemoryBytes)
+	full := m.slots.take(p.record.SandboxID, owner.Name, p.spec.Resources.MemoryBytes)
 	if full != nil && req.IdempotencyKey == "" {
 		return session.Session{}, full
 	}
@@ -60,6 +76,7 @@ func (m *Manager) Create(ctx context.Context, owner auth.Principal, req Request)
 		// Nothing was made yet: the creation is over before it began.
 		m.slots.release(p.record.SandboxID)
 		m.complete(p.record.ID, c, session.Session{}, err)
+		c.cancel(nil)
 		if errors.Is(err, session.ErrExists) && existing.ID != "" {
 			return m.replay(ctx, existing, p.record.RequestDigest)
 		}
@@ -75,7 +92,7 @@ func (m *Manager) register(rec session.Session) (*creation, context.Context, err
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closing {
-		return nil, nil, errClosing
+		return nil, nil, unavailable()
 	}
 	ctx, cancel := context.WithCancelCause(m.base)
 	c := &creation{keyed: rec.IdempotencyKey != "", cancel: cancel, done: make(chan struct{}), waiting: 1}
@@ -100,19 +117,22 @@ func (m *Manager) build(ctx context.Context, c *creation, p plan, full error) {
 	if err == nil {
 		result, err = m.makeSandbox(timed, p)
 	}
-	if err == nil && !c.keyed && m.abandoned(c) {
-		err = errAbandoned
-	}
 	if err != nil {
 		err = m.explain(timed, err)
-		m.undo(p.record, err)
-	}
-	m.complete(p.record.ID, c, result, err)
-	if err == nil {
+	} else if m.complete(p.record.ID, c, result, nil) {
 		m.log.Info("session created", "session", result.ID, "owner", result.Owner,
 			"template", result.Namespace+"/"+result.Name, "auth", string(result.Auth),
 			"duration", time.Since(result.CreatedAt))
+		return
+	} else {
+		err = errAbandoned
 	}
+	m.undo(p.record, err)
+	m.complete(p.record.ID, c, session.Session{}, err)
+}
+
+func unavailable() *api.Error {
+	return api.Errorf(http.StatusServiceUnavailable, api.CodeUnavailable, "shutting down").WithCause(errClosing)
 }
 
 // makeSandbox is the creation proper: sandbox, key, record.
@@ -162,11 +182,15 @@ func (m *Manager) explain(ctx context.Context, err error) error {
 	}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errClosing) || m.base.Err() != nil:
-		return errClosing
+		return unavailable()
 	case errors.Is(cause, context.DeadlineExceeded):
 		return api.Errorf(http.StatusGatewayTimeout, api.CodeSandboxTimeout, "sandbox creation timed out").WithCause(err)
-	case errors.Is(cause, errDeleted), errors.Is(cause, errAbandoned):
-		return cause
+	case errors.Is(cause, errDeleted):
+		e := api.Errorf(http.StatusGone, api.CodeSessionEnded, "%v", errDeleted).WithCause(errDeleted)
+		e.Fate = string(api.FateDeleted)
+		return e
+	case errors.Is(cause, errAbandoned):
+		return errAbandoned
 	}
 	return err
 }
@@ -202,19 +226,18 @@ func failureReason(err error) string {
 	return "the sandbox could not be made"
 }
 
-// complete publishes the outcome of a creation.
-func (m *Manager) complete(id string, c *creation, result session.Session, err error) {
+// complete publishes the outcome of a creation. It refuses, returning false, to
+// publish a session that nobody waits for and nobody can ask for again.
+func (m *Manager) complete(id string, c *creation, result session.Session, err error) bool {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil && c.waiting == 0 && !c.keyed {
+		return false
+	}
 	delete(m.creations, id)
 	c.result, c.err = result, err
 	close(c.done)
-	m.mu.Unlock()
-}
-
-func (m *Manager) abandoned(c *creation) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return c.waiting == 0
+	return true
 }
 
 // await waits for a creation on behalf of one request.
@@ -227,16 +250,13 @@ func (m *Manager) await(ctx context.Context, id string, c *creation) (session.Se
 	m.mu.Lock()
 	c.waiting--
 	last := c.waiting == 0
+	_, underWay := m.creations[id]
 	m.mu.Unlock()
-	if last {
+	switch {
+	case last && underWay:
 		c.cancel(errAbandoned)
-		select {
-		case <-c.done: // made, but nobody heard of it and nobody can ask again
-			if c.err == nil && !c.keyed {
-				m.remove(c.result.SandboxID, &ending{id: id, fate: api.FateFailed, reason: failureReason(errAbandoned)})
-			}
-		default:
-		}
+	case last && c.err == nil && !c.keyed: // made, but nobody will hear of it
+		m.remove(c.result.SandboxID, &ending{id: id, fate: api.FateFailed, reason: failureReason(errAbandoned)})
 	}
 	return session.Session{}, ctx.Err()
 }
@@ -261,6 +281,8 @@ func (m *Manager) replay(ctx context.Context, rec session.Session, requestDigest
 	switch {
 	case err != nil:
 		return session.Session{}, fmt.Errorf("get session: %w", err)
+	case rec.Ended() && rec.IdempotencyKey == "":
+		return session.Session{}, errKeyFreed
 	case rec.Ended():
 		return session.Session{}, ended(rec)
 	case rec.State == api.StatePending:

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
@@ -16,6 +15,12 @@ import (
 // maxCreateBody bounds the body of a create request; the largest that passes
 // the other checks has about 300 KiB.
 const maxCreateBody = 1 << 20
+
+// Page sizes of the session list.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
 
 // newRoutes is the table of the control-plane API. A method that a path does
 // not have falls through to the 404, as older clients expect.
@@ -129,11 +134,15 @@ func (m *Manager) get(w http.ResponseWriter, r *http.Request, who auth.Principal
 }
 
 func (m *Manager) list(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	q, err := listQuery(r)
-	if err != nil {
+	q, everybody, err := listQuery(r)
+	switch {
+	case err != nil:
 		return err
+	case !everybody:
+		q.Owner = who.Name
+	case !who.Admin:
+		return api.Errorf(http.StatusForbidden, api.CodeForbidden, "only an administrator can list the sessions of all owners")
 	}
-	q.Owner = who.Name
 	page, next, err := m.cfg.Store.List(r.Context(), q)
 	if err != nil {
 		return err
@@ -146,36 +155,30 @@ func (m *Manager) list(w http.ResponseWriter, r *http.Request, who auth.Principa
 	return nil
 }
 
-// listQuery reads ?limit=&pageToken=&state=&all=.
-func listQuery(r *http.Request) (session.Query, error) {
+// listQuery reads ?limit=&pageToken=&state=&all=. No state means all states;
+// all asks for the sessions of every owner.
+func listQuery(r *http.Request) (q session.Query, everybody bool, err error) {
 	values := r.URL.Query()
-	q := session.Query{Cursor: values.Get("pageToken"), Limit: 100}
+	q = session.Query{Cursor: values.Get("pageToken"), Limit: defaultPage}
 	if text := values.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 1000 {
-			return q, invalid("limit must be a number from 1 to 1000")
+		q.Limit, err = strconv.Atoi(text)
+		if err != nil || q.Limit < 1 || q.Limit > maxPage {
+			return q, false, invalid("limit must be a number from 1 to %d", maxPage)
 		}
-		q.Limit = n
 	}
-	all := false
-	if text := values.Get("all"); text != "" {
-		b, err := strconv.ParseBool(text)
-		if err != nil {
-			return q, invalid("all must be true or false")
-		}
-		all = b
+	switch values.Get("all") {
+	case "", "false":
+	case "true":
+		everybody = true
+	default:
+		return q, false, invalid("all must be true or false")
 	}
 	known := append(liveStates(), api.StateEnded)
-	for _, text := range values["state"] {
-		for name := range strings.SplitSeq(text, ",") {
-			if !slices.Contains(known, api.State(name)) {
-				return q, invalid("state must be pending, running, paused or ended")
-			}
-			q.States = append(q.States, api.State(name))
+	for _, name := range values["state"] {
+		if !slices.Contains(known, api.State(name)) {
+			return q, false, invalid("state must be pending, running, paused or ended")
 		}
+		q.States = append(q.States, api.State(name))
 	}
-	if len(q.States) == 0 && !all {
-		q.States = liveStates()
-	}
-	return q, nil
+	return q, everybody, nil
 }

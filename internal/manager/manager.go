@@ -47,6 +47,8 @@ type Config struct {
 	MaxSandboxes int
 	// MemoryBudget bounds the sum of their memory limits, in bytes; 0 means no bound.
 	MemoryBudget int64
+	// MaxPerOwner bounds the sandboxes of one owner; 0 means no bound.
+	MaxPerOwner int
 	// KeepSessions makes Close leave sessions and sandboxes for the next
 	// process instead of ending them.
 	KeepSessions bool
@@ -88,7 +90,7 @@ func New(cfg Config) *Manager {
 	}
 	base, cancel := context.WithCancel(context.Background())
 	m := &Manager{
-		cfg: cfg, log: cfg.Logger, slots: newSlots(cfg.MaxSandboxes, cfg.MemoryBudget),
+		cfg: cfg, log: cfg.Logger, slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
 		base: base, cancel: cancel, tries: make(chan struct{}, maxParallelRemovals),
 		creations: map[string]*creation{}, removals: map[string]*removal{},
 	}

@@ -27,7 +27,7 @@ func (m *Manager) Open(ctx context.Context) error {
 	for _, sb := range sandboxes {
 		found[sb.ID] = sb
 		memory, _ := strconv.ParseInt(sb.Labels[labelMemory], 10, 64)
-		m.slots.adopt(sb.ID, memory)
+		m.slots.adopt(sb.ID, sb.Labels[labelOwner], memory)
 	}
 	adopted := 0
 	for _, rec := range live {

@@ -33,6 +33,7 @@ const (
 // Labels that sandboxes carry.
 const (
 	labelSession = "agentcube.volcano.sh/session-id"
+	labelOwner   = "agentcube.volcano.sh/owner"
 	labelMemory  = "agentcube.volcano.sh/memory-bytes"
 )
 
@@ -220,6 +221,7 @@ func (m *Manager) spec(tmpl template.Template, rec session.Session) sandbox.Spec
 		Workspace: tmpl.Workspace, MinIsolation: tmpl.MinIsolation,
 		Labels: map[string]string{
 			labelSession: rec.ID,
+			labelOwner:   rec.Owner,
 			labelMemory:  strconv.FormatInt(tmpl.Resources.MemoryBytes, 10),
 		},
 	}
