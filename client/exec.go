@@ -31,6 +31,8 @@ type ExecRequest struct {
 	WorkingDir string
 	// Env is added to the command's environment.
 	Env map[string]string
+	// Stdin is the command's standard input; nil means none.
+	Stdin []byte
 }
 
 // ExecResult is what became of a command that ran. A command that fails is a
@@ -55,6 +57,7 @@ type execBody struct {
 	Timeout    string            `json:"timeout,omitempty"`
 	WorkingDir string            `json:"working_dir,omitempty"`
 	Env        map[string]string `json:"env,omitempty"`
+	Stdin      []byte            `json:"stdin,omitempty"`
 }
 
 type execAnswer struct {
@@ -84,6 +87,7 @@ func (s *Session) Execute(ctx context.Context, req ExecRequest) (ExecResult, err
 	}
 	raw, err := json.Marshal(execBody{
 		Command: req.Command, Timeout: req.Timeout.String(), WorkingDir: req.WorkingDir, Env: req.Env,
+		Stdin: req.Stdin,
 	})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("encode execute request: %w", err)

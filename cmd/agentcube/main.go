@@ -1,0 +1,24 @@
+// Command agentcube is all of AgentCube in one program: the server, and the
+// command line that uses it. Run `agentcube help`.
+package main
+
+import (
+	"os"
+
+	"github.com/volcano-sh/agentcube/internal/cli"
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	// Every sandbox starts here, as a process of gVisor's: nothing may come
+	// before it.
+	if gvisor.IsReexec(os.Args) {
+		gvisor.ReexecMain()
+	}
+	os.Exit(cli.Main(cli.Process{
+		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: version,
+	}))
+}

@@ -1,0 +1,6 @@
+// Package bench measures a running AgentCube as its users see it, through the
+// public client, and beside each number a reference taken in the same run on the
+// same machine: a stock start of the same gVisor, a native fork and exec from
+// Python, a plain local HTTP server. Runs of the two take turns, so that what
+// slows the machine down slows both.
+package bench

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"context"
+	"sync"
+
+	"github.com/volcano-sh/agentcube/internal/image"
+)
+
+// heldImages gives the driver images that no other process can remove any more
+// until release: between asking for an image and the record of the sandbox
+// that is made from it, nothing else would tell that it is in use.
+type heldImages struct {
+	store *image.Store
+
+	mu       sync.Mutex
+	releases map[string]func() // by path of the EROFS file
+}
+
+func newHeldImages(store *image.Store) *heldImages {
+	return &heldImages{store: store, releases: map[string]func(){}}
+}
+
+// Rootfs is what drivers ask for.
+func (h *heldImages) Rootfs(ctx context.Context, ref string) (string, []string, error) {
+	path, env, err := h.store.Rootfs(ctx, ref)
+	if err != nil {
+		return "", nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.releases[path] != nil {
+		return path, env, nil
+	}
+	release, err := h.store.Hold(ctx, ref)
+	if err != nil {
+		return "", nil, err
+	}
+	h.releases[path] = release
+	return path, env, nil
+}
+
+func (h *heldImages) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for path, release := range h.releases {
+		release()
+		delete(h.releases, path)
+	}
+}

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/volcano-sh/agentcube/client"
+)
+
+func newSessionExec(a *app) *cobra.Command {
+	var timeout time.Duration
+	var env []string
+	var workdir string
+	var stdin bool
+	cmd := &cobra.Command{
+		Use:   "exec [flags] SESSION -- COMMAND [ARG...]",
+		Short: "Run a command in a session",
+		Long: "Exec runs a command and passes its output and exit code through; see\n" +
+			"\"agentcube help exit-codes\" for the codes of AgentCube itself. No shell is involved.",
+		Args: func(cmd *cobra.Command, list []string) error {
+			a.passthrough = true
+			if len(list) < 2 {
+				return usageError(cmd, errors.New("name a session and, after --, a command"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, list []string) error {
+			req := client.ExecRequest{Command: list[1:], Timeout: timeout, WorkingDir: workdir}
+			if timeout <= 0 {
+				return &cliError{code: exitUsage, err: fmt.Errorf("--timeout %s is not above zero", timeout)}
+			}
+			var err error
+			if req.Env, err = keyValues("env", env); err != nil {
+				return err
+			}
+			if stdin {
+				if req.Stdin, err = a.readStdin(); err != nil {
+					return err
+				}
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			s, err := c.Attach(cmd.Context(), list[0], nil)
+			if err != nil {
+				return err
+			}
+			return execute(cmd.Context(), a, s, req, func() error { return nil })
+		},
+	}
+	flags := cmd.Flags()
+	flags.SetInterspersed(false)
+	flags.DurationVar(&timeout, "timeout", client.DefaultTimeout, "ends the command after this time")
+	flags.StringArrayVarP(&env, "env", "e", nil, "environment of the command, as `KEY=value`; may be repeated")
+	flags.StringVarP(&workdir, "workdir", "w", "", "working `directory` of the command (default the workspace)")
+	flags.BoolVarP(&stdin, "stdin", "i", false, "read standard input to its end and hand it to the command")
+	return cmd
+}

@@ -1,0 +1,394 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/config"
+	"github.com/volcano-sh/agentcube/internal/httpserve"
+	"github.com/volcano-sh/agentcube/internal/image"
+	"github.com/volcano-sh/agentcube/internal/manager"
+	"github.com/volcano-sh/agentcube/internal/router"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor"
+	"github.com/volcano-sh/agentcube/internal/session"
+	"github.com/volcano-sh/agentcube/internal/session/sqlite"
+	"github.com/volcano-sh/agentcube/internal/template"
+)
+
+// dataDirMode lets the processes of sandboxes, which are not root, pass
+// through to what is theirs; what is secret in there has a mode of its own.
+const dataDirMode = 0o711
+
+// endTimeout bounds the ending of all sessions at shutdown.
+const endTimeout = time.Minute
+
+// upSettings are the settings that `up` takes as flags.
+func upSettings() []string {
+	return []string{
+		"listen", "allowNonLoopback", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
+		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "maxSessionsPerOwner",
+		"maxConcurrentRequests", "sandboxCreateTimeout", "shutdownTimeout", "endedRetention", "keepSessions",
+	}
+}
+
+func newUp(a *app) *cobra.Command {
+	var archive string
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run all of AgentCube on this machine, in the foreground",
+		Long: "Up serves both planes on one address until it gets SIGINT or SIGTERM. It then takes no\n" +
+			"more requests, lets those under way finish, and ends all sessions, unless\n" +
+			"--keep-sessions. A second signal ends it at once; the next start cleans up.",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.cfg.Validate(); err != nil {
+				return err
+			}
+			if os.Geteuid() != 0 {
+				return withHint(errors.New("start AgentCube: sandboxes need namespaces and control groups, which only root can make"),
+					"sudo agentcube up")
+			}
+			return newServer(a).run(cmd.Context(), archive)
+		},
+	}
+	a.cfg.BindFlags(cmd.Flags(), upSettings()...)
+	cmd.Flags().StringVar(&archive, "image-archive", "", "import this `file` as the default image if that is missing")
+	return cmd
+}
+
+// server is the one process that holds all parts.
+type server struct {
+	a   *app
+	cfg *config.Config
+	log *slog.Logger
+
+	web       *httpserve.Server
+	lock      *os.File
+	store     *sqlite.Store
+	images    *image.Store
+	templates *template.Directory
+	driver    *gvisor.Driver
+	manager   *manager.Manager
+	router    *router.Router
+}
+
+func newServer(a *app) *server {
+	level := a.cfg.LogLevel
+	if a.verbose {
+		level = min(level, slog.LevelDebug)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler = slog.NewTextHandler(a.Stderr, opts)
+	if a.cfg.LogFormat == "json" {
+		handler = slog.NewJSONHandler(a.Stderr, opts)
+	}
+	return &server{a: a, cfg: a.cfg, log: slog.New(handler)}
+}
+
+// run starts the parts from the inside out, serves until ctx ends, and stops
+// them in the opposite order.
+func (s *server) run(ctx context.Context, archive string) (err error) {
+	for _, warning := range s.cfg.Warnings() {
+		s.log.Warn("check the settings", "warning", warning)
+	}
+	var cleanup []func() error
+	defer func() {
+		for i := len(cleanup) - 1; i >= 0; i-- {
+			err = errors.Join(err, cleanup[i]())
+		}
+	}()
+	// First what a second start fails at, before it touches anything.
+	mux := http.NewServeMux()
+	s.web = &httpserve.Server{Addr: s.cfg.Listen, Logger: s.log, DrainTimeout: s.cfg.ShutdownTimeout, Handler: mux}
+	if err := s.web.Listen(ctx); err != nil {
+		return err
+	}
+	served := false
+	cleanup = append(cleanup, func() error {
+		if served {
+			return nil
+		}
+		return unlisten(s.web)
+	})
+	for _, step := range []func(context.Context) (func() error, error){
+		s.takeDataDir,
+		s.openStore,
+		func(ctx context.Context) (func() error, error) { return nil, s.openImages(ctx, archive) },
+		func(ctx context.Context) (func() error, error) { return nil, s.loadTemplates(ctx) },
+		s.openDriver,
+		s.openPlanes,
+	} {
+		undo, err := step(ctx)
+		if undo != nil {
+			cleanup = append(cleanup, undo)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	mux.Handle("/", s.handler())
+	served = true
+	return s.serve(ctx)
+}
+
+// unlisten gives up the address of a server that never served.
+func unlisten(web *httpserve.Server) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return web.Run(ctx)
+}
+
+// takeDataDir makes the data folder and sees to it that one process uses it.
+func (s *server) takeDataDir(context.Context) (func() error, error) {
+	if err := os.MkdirAll(s.cfg.DataDir, dataDirMode); err != nil {
+		return nil, fmt.Errorf("make data folder: %w", err)
+	}
+	path := filepath.Join(s.cfg.DataDir, "agentcube.lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		holder, rerr := io.ReadAll(io.LimitReader(f, 32))
+		if !errors.Is(err, unix.EWOULDBLOCK) || rerr != nil {
+			return nil, fmt.Errorf("lock data folder: %w", err)
+		}
+		return nil, withHint(
+			fmt.Errorf("lock data folder %s: AgentCube is already running with it (process %s)", s.cfg.DataDir, strings.TrimSpace(string(holder))),
+			"stop that process, or choose another folder with --data-dir")
+	}
+	s.lock = f
+	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
+		return f.Close, fmt.Errorf("lock data folder: %w", err)
+	}
+	return f.Close, nil
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}
+
+func (s *server) openStore(ctx context.Context) (func() error, error) {
+	s.store = sqlite.New(s.cfg.SessionStorePath())
+	if err := s.store.Open(ctx); err != nil {
+		return nil, err
+	}
+	return s.store.Close, nil
+}
+
+func (s *server) openImages(ctx context.Context, archive string) error {
+	var err error
+	if s.images, err = openImages(ctx, s.cfg, s.log); err != nil {
+		return err
+	}
+	_, err = s.images.Get(ctx, s.cfg.DefaultImage)
+	if image.CodeOf(err) != image.CodeNotFound {
+		return err
+	}
+	if archive == "" {
+		s.log.Warn("default image is missing", "image", s.cfg.DefaultImage, "fix", "agentcube image import <archive>")
+		return nil
+	}
+	s.log.Info("importing default image", "image", s.cfg.DefaultImage, "archive", archive)
+	bar := s.a.imageProgress(archive)
+	_, err = s.images.Import(ctx, s.cfg.DefaultImage, archive, bar.update)
+	bar.finish()
+	if err != nil {
+		return fmt.Errorf("import default image: %w", err)
+	}
+	return nil
+}
+
+func (s *server) loadTemplates(ctx context.Context) error {
+	var err error
+	if s.templates, err = templates(s.cfg, s.log); err != nil {
+		return err
+	}
+	return s.templates.Load(ctx)
+}
+
+func (s *server) openDriver(ctx context.Context) (func() error, error) {
+	held := newHeldImages(s.images)
+	s.driver = gvisor.New(gvisor.Config{
+		DataDir: s.cfg.DataDir, Images: held, Platform: platform(ctx, s.cfg.Platform), Logger: s.log,
+	})
+	if err := s.driver.Open(ctx); err != nil {
+		return nil, fmt.Errorf("open gVisor driver: %w", err)
+	}
+	return func() error {
+		err := s.driver.Close()
+		held.release()
+		return err
+	}, nil
+}
+
+// openPlanes makes Workload Manager and Router, which know of each other only
+// what is put together here.
+func (s *server) openPlanes(ctx context.Context) (func() error, error) {
+	token, made, err := auth.EnsureTokenFile(s.cfg.TokenFile)
+	if err != nil {
+		return nil, err
+	}
+	if made {
+		s.log.Info("made local token", "file", s.cfg.TokenFile)
+	}
+	bootstrap, err := auth.LoadOrCreateRSAKey(s.cfg.BootstrapKeyPath())
+	if err != nil {
+		return nil, err
+	}
+	signing, err := auth.LoadOrCreateRSAKey(s.cfg.RouterKeyPath())
+	if err != nil {
+		return nil, err
+	}
+	budget, err := memoryBudget(s.cfg)
+	if err != nil {
+		return nil, err
+	}
+	local := auth.NewLocal(token)
+	s.manager = manager.New(manager.Config{
+		Store: s.store, Driver: s.driver, Templates: s.templates, Authenticator: local,
+		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Logger: s.log,
+		SessionChanged: func(rec session.Session) { s.router.SessionChanged(rec) },
+		CreateTimeout:  s.cfg.SandboxCreateTimeout, Retention: s.cfg.EndedRetention,
+		MaxSandboxes: s.cfg.MaxSandboxes, MemoryBudget: budget,
+		MaxPerOwner:  s.cfg.MaxSessionsPerOwner,
+		KeepSessions: s.cfg.KeepSessions,
+	})
+	s.router = router.New(router.Config{
+		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Authenticator: local,
+		SigningKey: signing, Logger: s.log, MaxConcurrent: s.cfg.MaxConcurrentRequests,
+	})
+	undo := func() error {
+		// Its own time: the context of the command has ended by now.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		defer cancel()
+		err := s.manager.Close(ctx)
+		s.router.Close()
+		return err
+	}
+	return undo, s.manager.Open(ctx)
+}
+
+// handler is the one listener's: the Router's paths and all others.
+func (s *server) handler() http.Handler {
+	both := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if router.Owns(r.URL.Path) {
+			s.router.ServeHTTP(w, r)
+			return
+		}
+		s.manager.ServeHTTP(w, r)
+	})
+	hosts := httpserve.Hosts{Any: s.cfg.AllowNonLoopback}
+	return httpserve.Middleware{Logger: s.log, Hosts: hosts}.Wrap(both)
+}
+
+// serve runs the parts that run until ctx ends. Those that requests need end
+// after the last request.
+func (s *server) serve(ctx context.Context) error {
+	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	front, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var wg sync.WaitGroup
+	background := func(what string, run func(context.Context) error) {
+		wg.Go(func() {
+			if err := run(behind); err != nil {
+				fail(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	background("watch sessions", s.manager.Run)
+	background("watch templates", s.templates.Run)
+	s.log.Info("serving", "url", s.url())
+	err := s.announce()
+	if err == nil {
+		err = s.web.Run(front)
+	}
+	if ctx.Err() != nil {
+		s.log.Info("stopping")
+	}
+	stop()
+	wg.Wait()
+	if cause := context.Cause(front); err == nil && ctx.Err() == nil && cause != nil {
+		err = cause
+	}
+	return err
+}
+
+func (s *server) url() string {
+	addr := s.web.Address().String()
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "http://" + addr
+	}
+	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// ready is the message that AgentCube can be used.
+type ready struct {
+	URL       string          `json:"url"`
+	TokenFile string          `json:"tokenFile"`
+	DataDir   string          `json:"dataDir"`
+	Templates []string        `json:"templates"`
+	Isolation string          `json:"isolation"`
+	Platform  string          `json:"platform"`
+	Limits    []sandbox.Limit `json:"limits"`
+}
+
+func (s *server) announce() error {
+	caps := s.driver.Capabilities()
+	r := ready{
+		URL: s.url(), TokenFile: s.cfg.TokenFile, DataDir: s.cfg.DataDir,
+		Isolation: caps.Isolation, Platform: caps.Platform, Limits: caps.Limits,
+	}
+	for _, t := range s.templates.List() {
+		r.Templates = append(r.Templates, t.Namespace+"/"+t.Name)
+	}
+	var held, not []string
+	for _, l := range caps.Limits {
+		if l.Enforced {
+			held = append(held, l.Name)
+		} else {
+			not = append(not, l.Name+" ("+l.How+")")
+		}
+	}
+	return s.a.print(r, func(w io.Writer) {
+		fmt.Fprintln(w, "AgentCube is ready.")
+		fields(w,
+			"  URL", r.URL, "  Token", r.TokenFile, "  Templates", strings.Join(r.Templates, ", "),
+			"  Isolation", r.Isolation+" ("+r.Platform+")",
+			"  Limits", strings.Join(held, ", "), "  Not limited", strings.Join(not, ", "))
+		if isTerminal(w) {
+			fmt.Fprintln(w, "Ctrl-C stops it and ends all sessions.")
+		}
+	})
+}
+
+// memoryBudget is what all sandboxes together may be promised, in bytes.
+func memoryBudget(cfg *config.Config) (int64, error) {
+	if cfg.MemoryBudget > 0 {
+		return int64(cfg.MemoryBudget), nil
+	}
+	total, _, err := machineMemory()
+	return total, err
+}
