@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strings"
 	"time"
 
@@ -183,15 +184,25 @@ const (
 	maxCursorChars = 1024
 )
 
+// String is version, place, and a checksum by which a cut or mistyped token is
+// told from a good one; it is no protection, and none is needed.
 func (c cursor) String() string {
 	raw := binary.BigEndian.AppendUint64([]byte{cursorVersion}, uint64(c.createdAt))
-	return base64.RawURLEncoding.EncodeToString(append(raw, c.id...))
+	raw = append(raw, c.id...)
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(raw, crc32.ChecksumIEEE(raw)))
 }
 
 func parseCursor(text string) (cursor, error) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(text) > maxCursorChars || len(raw) < 10 || raw[0] != cursorVersion {
+	if len(text) > maxCursorChars {
 		return cursor{}, session.ErrBadCursor
 	}
-	return cursor{createdAt: int64(binary.BigEndian.Uint64(raw[1:9])), id: string(raw[9:])}, nil
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) < 1+8+4 || raw[0] != cursorVersion {
+		return cursor{}, session.ErrBadCursor
+	}
+	body, sum := raw[:len(raw)-4], raw[len(raw)-4:]
+	if crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(sum) {
+		return cursor{}, session.ErrBadCursor
+	}
+	return cursor{createdAt: int64(binary.BigEndian.Uint64(body[1:9])), id: string(body[9:])}, nil
 }

@@ -68,43 +68,25 @@ CREATE TABLE pings (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NUL
 INSERT INTO pings VALUES (1, 0);
 `}
 
-// checkFile refuses a file that is damaged or is something else.
-func checkFile(ctx context.Context, db *sql.DB, path string) error {
-	rows, err := db.QueryContext(ctx, "PRAGMA quick_check(5)")
+// inspect refuses a file that is damaged or is something else, before anything
+// is written to it.
+func inspect(ctx context.Context, path string) (err error) {
+	db, err := openDB(path, 1, "_pragma=query_only(1)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	found, err := quickCheck(ctx, db)
 	if err != nil {
 		return fileFailure(path, err)
 	}
-	defer rows.Close()
-	var found []string
-	for rows.Next() {
-		var line string
-		if err := rows.Scan(&line); err != nil {
-			return fileFailure(path, err)
-		}
-		found = append(found, line)
+	if found != "ok" {
+		return damaged(path, errors.New(found))
 	}
-	if err := rows.Err(); err != nil {
-		return fileFailure(path, err)
-	}
-	if len(found) != 1 || found[0] != "ok" {
-		return damaged(path, errors.New(strings.Join(found, "; ")))
-	}
-	return nil
-}
-
-// migrate brings the schema up to date in one transaction, so that a kill in
-// the middle leaves the version that was.
-func migrate(ctx context.Context, db *sql.DB, path string) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return fileFailure(path, err)
-	}
-	defer tx.Rollback()
 	var version, objects int
-	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		return fileFailure(path, err)
-	}
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&objects); err != nil {
+	// In one statement, as another process may be making the schema just now.
+	const query = "SELECT (SELECT user_version FROM pragma_user_version), count(*) FROM sqlite_schema"
+	if err := db.QueryRowContext(ctx, query).Scan(&version, &objects); err != nil {
 		return fileFailure(path, err)
 	}
 	switch {
@@ -116,22 +98,53 @@ func migrate(ctx context.Context, db *sql.DB, path string) error {
 		}
 	case version < 0, version == 0 && objects > 0:
 		return &FileError{Path: path, Problem: "is a SQLite file, but not a session store of AgentCube", Fix: "choose another data directory"}
-	case version == len(migrations):
+	}
+	return nil
+}
+
+// quickCheck returns "ok" or what is wrong.
+func quickCheck(ctx context.Context, db *sql.DB) (string, error) {
+	rows, err := db.QueryContext(ctx, "PRAGMA quick_check(5)")
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	var found []string
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return "", err
+		}
+		found = append(found, line)
+	}
+	return strings.Join(found, "; "), rows.Err()
+}
+
+// migrate brings the schema up to date in one transaction, so that a kill in
+// the middle leaves the version that was.
+func migrate(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var version int
+	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version >= len(migrations) {
 		return nil
 	}
-	for _, sql := range migrations[version:] {
-		if _, err := tx.ExecContext(ctx, sql); err != nil {
-			return fileFailure(path, fmt.Errorf("migrate schema: %w", err))
+	for _, statements := range migrations[version:] {
+		if _, err := tx.ExecContext(ctx, statements); err != nil {
+			return fmt.Errorf("migrate schema: %w", err)
 		}
 	}
 	// A PRAGMA takes no bound parameters.
 	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(migrations))); err != nil {
-		return fileFailure(path, err)
+		return err
 	}
-	if err := tx.Commit(); err != nil {
-		return fileFailure(path, err)
-	}
-	return nil
+	return tx.Commit()
 }
 
 func fileFailure(path string, err error) error {

@@ -53,14 +53,14 @@ func (s *Store) Open(ctx context.Context) (err error) {
 	if err := prepareFile(s.path); err != nil {
 		return err
 	}
+	if err := inspect(ctx, s.path); err != nil {
+		return err
+	}
 	if s.write, err = openDB(s.path, 1, "_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(67108864)"); err != nil {
 		return err
 	}
-	if err := checkFile(ctx, s.write, s.path); err != nil {
-		return err
-	}
-	if err := migrate(ctx, s.write, s.path); err != nil {
-		return err
+	if err := migrate(ctx, s.write); err != nil {
+		return fileFailure(s.path, err)
 	}
 	if s.read, err = openDB(s.path, readers, "_pragma=query_only(1)"); err != nil {
 		return err

@@ -1,0 +1,142 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/volcano-sh/agentcube/internal/session"
+	"github.com/volcano-sh/agentcube/internal/session/sqlite"
+	"github.com/volcano-sh/agentcube/internal/session/storetest"
+)
+
+// writeTo makes this test binary the process that TestKill kills.
+var (
+	writeTo    = flag.String("write-to", "", "write to the store in this file until killed")
+	writeRound = flag.Int("write-round", 0, "number of the round")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *writeTo == "" {
+		os.Exit(m.Run())
+	}
+	st := sqlite.New(*writeTo)
+	err := st.Open(context.Background())
+	if err == nil {
+		err = storetest.Write(context.Background(), st, *writeRound, os.Stdout)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// store adds to a Store what the suite asks for.
+type store struct {
+	*sqlite.Store
+	path string
+}
+
+func open(t testing.TB, path string) store {
+	t.Helper()
+	st := sqlite.New(path)
+	if err := st.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return store{st, path}
+}
+
+func (s store) Reopen(t *testing.T) session.Store {
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, s.path)
+}
+
+func (s store) Corrupt(t *testing.T, id string) {
+	execSQL(t, s.path, "UPDATE sessions SET record = substr(record, 1, 40) WHERE id = ?", id)
+}
+
+// execSQL works on the file from outside the store.
+func execSQL(t *testing.T, path, query string, args ...any) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(query, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) session.Store {
+		return open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	})
+}
+
+// A process that is killed in the middle of its writes loses nothing that it
+// was told is stored, round after round on the same file.
+func TestKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	for round := range 6 {
+		reports, err := os.Create(filepath.Join(t.TempDir(), "reports"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reports.Close()
+		child := exec.Command(os.Args[0], "-write-to", path, "-write-round", strconv.Itoa(round))
+		child.Stdout = reports
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- child.Wait() }()
+		waitForReports(t, reports, ended, int64(20_000*(round+1)))
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+		if _, err := reports.Seek(0, 0); err != nil {
+			t.Fatal(err)
+		}
+		st := open(t, path)
+		changes := storetest.Verify(t, t.Context(), st, reports)
+		t.Logf("round %d: %d changes were acknowledged", round, changes)
+		if err := st.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func waitForReports(t *testing.T, reports *os.File, ended <-chan error, bytes int64) {
+	t.Helper()
+	for guard := time.After(2 * time.Minute); ; {
+		info, err := reports.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() >= bytes {
+			return
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the writer ended by itself: %v", err)
+		case <-guard:
+			t.Fatal("the writer writes nothing")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
