@@ -103,12 +103,13 @@ func (d *Directory) Load(ctx context.Context) error {
 		}
 		f.claim(name, owner)
 	}
+	for _, name := range slices.Sorted(maps.Keys(unreadable)) {
+		f := d.file(name)
+		f.problems = Problems{{File: filepath.Join(d.opts.Dir, name), Text: unreadable[name].Error()}}
+		f.claim(name, owner)
+	}
 	for _, name := range changed {
 		d.reload(ctx, name, contents[name], owner)
-	}
-	for name, err := range unreadable {
-		d.file(name).problems = Problems{{File: filepath.Join(d.opts.Dir, name), Text: err.Error()}}
-		d.file(name).claim(name, owner)
 	}
 	d.publish(ctx, before)
 	return nil

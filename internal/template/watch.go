@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -18,7 +17,7 @@ const (
 	// reread is how often the folder is read without a notification, for
 	// what is not notified: links to elsewhere, network file systems, and a
 	// machine out of watches.
-	reread = 10 * time.Second
+	reread = 5 * time.Second
 )
 
 // Run follows the changes of the folder until ctx ends, and then returns nil.
@@ -38,9 +37,6 @@ func (d *Directory) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case event := <-watcher.Events:
-			if event.Has(fsnotify.Chmod) && event.Op == fsnotify.Chmod {
-				continue
-			}
 			// The folder itself is gone: watch the next one of its name.
 			if event.Name == d.opts.Dir && (event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)) {
 				watched = false
@@ -54,6 +50,7 @@ func (d *Directory) Run(ctx context.Context) error {
 		case <-settled.C:
 		case <-again.C:
 		}
+		// Watched before it is read: no change falls in between.
 		watched = d.watch(ctx, watcher, watched)
 		if err := d.Load(ctx); err != nil && ctx.Err() == nil {
 			d.opts.Log.ErrorContext(ctx, "template folder cannot be read", "error", err)
@@ -61,19 +58,17 @@ func (d *Directory) Run(ctx context.Context) error {
 	}
 }
 
-// watch adds the folder and, so that its making and replacing is seen, the
-// folder around it.
+// watch adds the folder. While it does not exist, or cannot be watched, it is
+// found by reading again; the folder around it is not watched, as that may be
+// the data directory, where every request writes.
 func (d *Directory) watch(ctx context.Context, watcher *fsnotify.Watcher, watched bool) bool {
 	if watched {
 		return true
 	}
-	// Best effort: what is not notified is found by reading again.
-	for _, dir := range []string{filepath.Dir(d.opts.Dir), d.opts.Dir} {
-		err := watcher.Add(dir)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			d.opts.Log.WarnContext(ctx, "template folder is not watched, only read from time to time", "dir", dir, "error", err)
-		}
-		watched = err == nil
+	err := watcher.Add(d.opts.Dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		d.opts.Log.WarnContext(ctx, "template folder is not watched, only read from time to time", "dir", d.opts.Dir, "error", err)
+		return true
 	}
-	return watched
+	return err == nil
 }
