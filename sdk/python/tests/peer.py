@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -416,6 +419,12 @@ class Peer:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
         )
 
+    def wrap(self, context: ssl.SSLContext) -> None:
+        """Speak TLS; to be called before the start."""
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}{self.state.prefix}"
@@ -482,9 +491,28 @@ class Peer:
         return self.on(method, part, act, times)
 
 
+def stalled(release: threading.Event) -> Callable[[Handler], None]:
+    """Serves a request by not answering it until released."""
+
+    def act(handler: Handler) -> None:
+        release.wait(60)
+        handler.drop()
+
+    return act
+
+
 def expect(condition: bool, what: str) -> None:
     if not condition:
         raise Refused(400, f"against the contract: {what}", "AGAINST_CONTRACT")
+
+
+def new_private_key() -> bytes:
+    """The PEM text of a new session key."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def parse_key(text: str) -> RSAPublicKey:

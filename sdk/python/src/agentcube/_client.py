@@ -343,6 +343,8 @@ class CodeInterpreterClient:
     def list_files(self, path: str = ".") -> list[FileInfo]:
         """List a directory of the sandbox, sorted by name.
 
+        A server may cut a very long list; the client then logs a warning.
+
         Args:
             path: The directory; relative paths begin at the workspace, which is the default.
 

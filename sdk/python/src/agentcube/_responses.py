@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,8 @@ from .exceptions import (
     RateLimitError,
     SessionEndedError,
 )
+
+logger = logging.getLogger("agentcube")
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
@@ -124,6 +127,8 @@ def file_list(request: Request, body: bytes) -> list[FileInfo]:
             and isinstance(entry.get("is_dir"), bool)
         ):
             raise _invalid(request, "an entry of its files is malformed")
+    if fields.get("truncated"):
+        logger.warning("listing is cut at the server's limit entries=%d", len(entries))
     return [FileInfo(entry) for entry in entries]
 
 

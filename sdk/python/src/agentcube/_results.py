@@ -22,7 +22,7 @@ class CommandResult(dict[str, Any]):
 
     @property
     def stdout(self) -> str:
-        """The output; bytes that are not UTF-8 appear as U+FFFD, see :attr:`stdout_bytes`."""
+        """The output; bytes that are not UTF-8 appear as U+FFFD, see :attr:`stdout_raw`."""
         return str(self["stdout"])
 
     @property
@@ -31,14 +31,14 @@ class CommandResult(dict[str, Any]):
         return str(self["stderr"])
 
     @property
-    def stdout_bytes(self) -> bytes:
+    def stdout_raw(self) -> bytes:
         """The output as the command wrote it, where the server sent it so."""
-        return self._bytes("stdout")
+        return self._raw("stdout")
 
     @property
-    def stderr_bytes(self) -> bytes:
+    def stderr_raw(self) -> bytes:
         """The error output as the command wrote it, where the server sent it so."""
-        return self._bytes("stderr")
+        return self._raw("stderr")
 
     @property
     def truncated(self) -> bool:
@@ -55,7 +55,7 @@ class CommandResult(dict[str, Any]):
         """Whether the command was stopped at its time-out (and did not itself exit 124)."""
         return self.exit_code == _EXIT_TIMED_OUT and bool(_TIMED_OUT.search(self.stderr))
 
-    def _bytes(self, name: str) -> bytes:
+    def _raw(self, name: str) -> bytes:
         encoded = self.get(f"{name}_base64")
         if isinstance(encoded, str):
             return base64.b64decode(encoded)

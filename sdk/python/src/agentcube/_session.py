@@ -105,11 +105,11 @@ class Session:
 
     def abandon(self) -> None:
         """What happens to a client that nobody stopped; never raises on its own account."""
+        self._transport.close()
         if self._closed or self._attached or self._id is None or self.is_forked:
             return
         short = replace(self.settings.timeouts, control=_FORGOTTEN_TIMEOUT)
         self.settings = replace(self.settings, timeouts=short, max_retries=0)
-        self._transport.close()
         self._transport = Transport(_FORGOTTEN_TIMEOUT)
         try:
             self.end()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from peer import Peer
+from peer import Peer, stalled
 
 from agentcube import (
     AgentCubeError,
@@ -104,7 +104,7 @@ def test_a_server_that_does_not_answer(
 ) -> None:
     monkeypatch.setattr("agentcube._requests._EXECUTE_GRACE", 0.05)
     release = threading.Event()
-    peer.on("POST", EXECUTE, lambda handler: (release.wait(60), handler.drop()))
+    peer.on("POST", EXECUTE, stalled(release))
     with pytest.raises(APITimeoutError, match="raise the option timeout="):
         client.execute_command("true", timeout=0.05)
     release.set()

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MakeClient
-from peer import Peer
+from peer import Peer, stalled
 
 from agentcube import (
     APITimeoutError,
@@ -128,7 +129,9 @@ def target(tmp_path: Path) -> Path:
 
 
 def untouched(target: Path) -> bool:
-    return target.read_text() == "before" and os.listdir(target.parent) == ["target"]
+    return target.read_text() == "before" and [file.name for file in target.parent.iterdir()] == [
+        "target"
+    ]
 
 
 def test_a_file_that_is_not_there(client: CodeInterpreterClient, target: Path) -> None:
@@ -194,8 +197,6 @@ def test_a_chunked_download(peer: Peer, client: CodeInterpreterClient, target: P
 
 
 def test_a_download_that_stalls(peer: Peer, make_client: MakeClient, target: Path) -> None:
-    import threading  # noqa: PLC0415
-
     release = threading.Event()
 
     def stall(handler: Any) -> None:
@@ -241,7 +242,7 @@ def test_local_places_that_cannot_be_written(
     with pytest.raises(ValueError, match="not a regular file"):
         client.download_file("f", "/dev/null")
     assert peer.requests("GET", FILES) == []
-    assert os.listdir(tmp_path) == ["fifo"]
+    assert [file.name for file in tmp_path.iterdir()] == ["fifo"]
 
 
 def test_permissions_of_a_downloaded_file(client: CodeInterpreterClient, tmp_path: Path) -> None:
@@ -367,12 +368,10 @@ def test_a_session_that_ends_between(
 
 
 def test_a_write_that_is_not_answered(peer: Peer, make_client: MakeClient) -> None:
-    import threading  # noqa: PLC0415
-
     release = threading.Event()
     client = make_client(control_timeout=0.1)
     client.start()
-    peer.on("POST", FILES, lambda handler: (release.wait(60), handler.drop()))
+    peer.on("POST", FILES, stalled(release))
     with pytest.raises(APITimeoutError, match="control_timeout="):
         client.write_file("x", "f")
     release.set()

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeClient
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from peer import Peer
+from peer import Peer, new_private_key, stalled
 
 from agentcube import (
     APIConnectionError,
@@ -29,7 +27,6 @@ from agentcube import (
     PermissionDeniedError,
     RateLimitError,
     SessionEndedError,
-    _session,
 )
 
 CREATE = "/v1/code-interpreter"
@@ -41,7 +38,7 @@ BUSY = {"error": "server overloaded", "code": "SERVER_OVERLOADED"}
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between attempts, which are not waited for."""
     slept: list[float] = []
-    monkeypatch.setattr(_session.time, "sleep", slept.append)
+    monkeypatch.setattr("agentcube._session.time.sleep", slept.append)
     return slept
 
 
@@ -162,12 +159,7 @@ def test_detach_leaves_the_session(peer: Peer, client: CodeInterpreterClient) ->
 
 
 def test_a_session_made_with_a_key_needs_it(peer: Peer, make_client: MakeClient) -> None:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+    pem = new_private_key()
     first = make_client(private_key=pem)
     first.write_file("kept", "note")
     first.detach()
@@ -241,11 +233,12 @@ def test_an_ended_session_says_why(fate: str, peer: Peer, client: CodeInterprete
 
 
 def test_a_session_of_somebody_else(peer: Peer, make_client: MakeClient) -> None:
-    with make_client() as owner, pytest.raises(AuthenticationError):
-        other = make_client(session_id=owner.session_id, private_key=None)
-        other._session._key = make_client()._session._key
-        other.execute_command("true")
-    assert peer.live == []
+    with make_client() as owner:
+        other = make_client(session_id=owner.session_id, private_key=new_private_key())
+        with pytest.raises(AuthenticationError, match="JWT verification failed"):
+            other.execute_command("true")
+        assert owner.execute_command("echo mine") == "mine\n"
+    assert len(peer.state.sessions) == 1
 
 
 def test_a_refusal_without_a_known_status(peer: Peer, client: CodeInterpreterClient) -> None:
@@ -339,7 +332,7 @@ def test_a_lost_deletion_is_repeated(
 
 def test_a_slow_create_names_the_option(peer: Peer, make_client: MakeClient) -> None:
     release = threading.Event()
-    peer.on("POST", CREATE, lambda handler: (release.wait(60), handler.drop()))
+    peer.on("POST", CREATE, stalled(release))
     with pytest.raises(APITimeoutError, match="create_timeout="):
         make_client(create_timeout=0.05).start()
     release.set()
@@ -373,12 +366,21 @@ def test_a_forgotten_client_is_warned_about_and_its_session_deleted(peer: Peer) 
     client.start()
     with pytest.warns(ResourceWarning, match=r"never stopped.*call stop"):
         del client
-        gc.collect()
     assert peer.live == []
 
 
 def test_a_forgotten_client_without_a_session_is_not_warned_about(peer: Peer) -> None:
     CodeInterpreterClient(workload_manager_url=peer.url, router_url=peer.url)
+    gc.collect()
+
+
+def test_a_forgotten_client_closes_its_connections(peer: Peer) -> None:
+    """One that is left open would give a ResourceWarning, which fails the tests."""
+    url = peer.url
+    client = CodeInterpreterClient("missing", workload_manager_url=url, router_url=url)
+    with pytest.raises(NotFoundError):
+        client.start()
+    del client
     gc.collect()
 
 
@@ -389,7 +391,7 @@ def test_a_forgotten_attached_client_leaves_its_session(
         url = peer.url
         CodeInterpreterClient(
             workload_manager_url=url, router_url=url, session_id=owner.session_id
-        ).session_id  # noqa: B018
+        ).start()
         gc.collect()
         assert len(peer.live) == 1
 
@@ -469,12 +471,12 @@ def test_nothing_secret_is_logged_or_shown(
     peer: Peer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     peer.state.token = "very-secret-token"
-    with caplog.at_level(logging.DEBUG, "agentcube"):
-        with make_client(auth_token="very-secret-token") as client:
-            client.run_code("sh", "echo very-secret-$((40 + 2))")
-            client.execute_command("echo very-secret-command")
-            client.write_file("very-secret-content", "f")
-            shown = repr(client) + repr(client.__dict__)
+    caplog.set_level(logging.DEBUG, "agentcube")
+    with make_client(auth_token="very-secret-token") as client:
+        client.run_code("sh", "echo very-secret-$((40 + 2))")
+        client.execute_command("echo very-secret-command")
+        client.write_file("very-secret-content", "f")
+        shown = repr(client) + repr(client.__dict__)
     assert "session created" in caplog.text
     text = caplog.text + shown
     assert "very-secret" not in text

@@ -49,7 +49,7 @@ def error(status: int, body: Any, headers: dict[str, str] | None = None) -> Any:
         (507, exceptions.DiskFullError),
     ],
 )
-def test_kinds(status: int, kind: type[Exception]) -> None:
+def test_kinds(status: int, kind: type[exceptions.APIStatusError]) -> None:
     made = error(status, {"error": "text"})
     assert type(made) is kind
     assert made.status == status
@@ -152,8 +152,10 @@ def test_a_redirect_is_named() -> None:
         b'{"sessionId": ""}',
         b'{"sessionId": 3}',
         b'{"sessionId": "a b"}',
-    ]
-    + [b'{"sessionId": "a\\r\\nX: y"}', b'{"sessionId": null}', b"[" * 99999],
+        b'{"sessionId": "a\\r\\nX: y"}',
+        b'{"sessionId": null}',
+        b"[" * 99999,
+    ],
 )
 def test_malformed_create_answers(body: bytes) -> None:
     with pytest.raises(exceptions.InvalidResponseError):
@@ -187,6 +189,12 @@ def test_no_files_of_an_old_server() -> None:
     assert _responses.file_list(REQUEST, b'{"files": null}') == []
 
 
+def test_a_cut_list_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    body = {"files": [{"name": "a", "size": 1, "is_dir": False}], "truncated": True}
+    assert len(_responses.file_list(REQUEST, json.dumps(body).encode())) == 1
+    assert "cut" in caplog.text
+
+
 def test_results_are_dictionaries_with_names() -> None:
     result = CommandResult(
         exit_code=3,
@@ -197,8 +205,8 @@ def test_results_are_dictionaries_with_names() -> None:
         stdout_truncated=True,
     )
     assert (result.exit_code, result["exit_code"], result.get("exit_code")) == (3, 3, 3)
-    assert result.stdout_bytes == b"a\xff"
-    assert result.stderr_bytes == b""
+    assert result.stdout_raw == b"a\xff"
+    assert result.stderr_raw == b""
     assert result.truncated
     assert result.duration == 0.5
     assert json.loads(json.dumps(result))["stdout"] == "a\ufffd"
