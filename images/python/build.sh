@@ -29,7 +29,7 @@ done
 
 mkdir -p "$(dirname "$out")"
 out=$(cd "$(dirname "$out")" && pwd)/$(basename "$out")
-stamp=$(cat "$here/build.sh" "$here/requirements.txt" "$here"/mkoci/*.go "$repo"/internal/image/ociwrite/[!_]*.go |
+stamp=$(cat "$here/build.sh" "$here/requirements.txt" "$here"/mkoci/*.go "$repo"/internal/image/ociwrite/{archive,tardir}.go |
   { cat; echo "$SOURCE_DATE_EPOCH $(uname -m)"; } | sha256sum | cut -d' ' -f1)
 if [ -z "${FORCE:-}" ] && [ -s "$out" ] && [ "$(cat "$out.stamp" 2>/dev/null)" = "$stamp" ]; then
   say "up to date: $out"
@@ -79,11 +79,18 @@ rm -rf "$site/bin" "$site/share"
 find "$site" -type d -name tests -prune -exec rm -rf {} +
 rm -rf "$site"/matplotlib/mpl-data/sample_data "$site"/numpy/_core/include "$site"/numpy/_core/lib
 find "$site" -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' -o -name '*.[ch]' -o -name '*.a' -o -name RECORD \) -delete
+# Debugging information of extension modules; the libraries in *.libs were
+# rewritten after linking, and strip is known to break such files.
+if command -v strip >/dev/null; then
+  find "$site" -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} +
+else
+  say "no strip (binutils) on this machine: the image will be 20 MB larger"
+fi
 # Perl beyond perl-base: only git's rarer commands and debconf use it.
 rm -rf usr/share/perl/5* usr/share/perl5 usr/lib/*-linux-gnu/perl/5* usr/lib/*-linux-gnu/libperl.so* usr/bin/perl5.*-*
 find usr/lib/git-core -type f -exec grep -Ilq '^#!/usr/bin/perl' {} \; -delete
 # Parts of git that serve or push over protocols of the past, and a second copy of git.
-rm -f usr/lib/git-core/git-{http-push,http-backend,daemon,imap-send,shell,credential-cache,credential-cache--daemon} \
+rm -f usr/lib/git-core/git-{http-push,http-fetch,http-backend,daemon,imap-send,shell,credential-cache,credential-cache--daemon} \
   usr/lib/git-core/scalar usr/bin/{scalar,git-shell}
 ln -sf ../../bin/git usr/lib/git-core/git
 # Character sets that nobody has sent for twenty years; Python brings its own.

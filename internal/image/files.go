@@ -245,16 +245,20 @@ func describeLayer(set files, name string) (v1.Descriptor, error) {
 	return v1.Descriptor{MediaType: types.OCIUncompressedLayer, Digest: h, Size: size}, nil
 }
 
-// digester counts and hashes what passes through it.
+// digester counts and hashes what passes through it, and fails when that is
+// more than most, if most is set.
 type digester struct {
-	w io.Writer
-	h hash.Hash
-	n int64
+	w       io.Writer
+	h       hash.Hash
+	n, most int64
 }
 
 func newDigester(w io.Writer) *digester { return &digester{w: w, h: sha256.New()} }
 
 func (d *digester) Write(p []byte) (int, error) {
+	if d.most > 0 && int64(len(p)) > d.most-d.n {
+		return 0, tooLarge("content takes more than %d bytes", d.most)
+	}
 	n, err := d.w.Write(p)
 	d.h.Write(p[:n])
 	d.n += int64(n)

@@ -35,13 +35,16 @@ func FuzzUnpack(f *testing.F) {
 				break
 			}
 		}
+		if err != nil && CodeOf(err) == "" {
+			t.Errorf("error without a code: %v", err)
+		}
 		if err == nil {
 			if err = furnish(root, &Agent{Path: ".agentcube/picod", Data: []byte("agent")}); err == nil {
 				err = u.finish(t.Context())
 			}
-		}
-		if err != nil && CodeOf(err) == "" {
-			t.Errorf("error without a code: %v", err)
+			if err != nil && CodeOf(err) != CodeUnsupported {
+				t.Errorf("furnish an unpacked tree: %v", err)
+			}
 		}
 		if data, err := os.ReadFile(canary); err != nil || string(data) != "safe" {
 			t.Errorf("the canary says %q, %v", data, err)

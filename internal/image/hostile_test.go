@@ -76,6 +76,7 @@ func TestHostileLayers(t *testing.T) {
 		{"many layers", CodeTooLarge, [][]ent{{}, {}, {}, {}}},
 		{"long path", CodeTooLarge, [][]ent{{file(strings.Repeat("long/", 200)+"x", "")}}},
 		{"deep path", CodeTooLarge, [][]ent{{file(strings.Repeat("d/", 30)+"x", "")}}},
+		{"deep through links", CodeTooLarge, [][]ent{{file(strings.Repeat("d/", 15)+"x", ""), symlink("l", strings.Repeat("d/", 15)+"."), dir("l/" + strings.Repeat("e/", 10))}}},
 		{"long name", CodeTooLarge, [][]ent{{file(strings.Repeat("n", 256), "")}}},
 		{"long link", CodeTooLarge, [][]ent{{symlink("a", strings.Repeat("x/", 2100))}}},
 	} {

@@ -118,9 +118,8 @@ func (s *Store) stage(ctx context.Context, w *work, b *bundle, m *meter) (*stage
 // stageLayer puts layer i at path p: a link to the store's copy, or a new one.
 func (s *Store) stageLayer(ctx context.Context, p string, b *bundle, i int, m *meter) error {
 	l := b.man.Layers[i]
-	if os.Link(s.blobPath(l.Digest.Hex), p) == nil {
-		m.add(l.Size)
-		return nil
+	if have, err := s.linkBlob(ctx, p, l, m); have || err != nil {
+		return err
 	}
 	r, err := b.open(ctx, i)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -144,6 +143,27 @@ func (s *Store) stageLayer(ctx context.Context, p string, b *bundle, i int, m *m
 		return errorf(CodeDigestMismatch, "layer %s of %d bytes is in truth %s of %d bytes", l.Digest, l.Size, got, sum.n)
 	}
 	return classify(f.Sync(), CodeStoreCorrupt, "sync layer")
+}
+
+// linkBlob takes the store's copy of a layer, unless it is missing or damaged.
+func (s *Store) linkBlob(ctx context.Context, p string, l v1.Descriptor, m *meter) (bool, error) {
+	if os.Link(s.blobPath(l.Digest.Hex), p) != nil {
+		return false, nil
+	}
+	f, err := os.Open(p)
+	if err != nil {
+		return false, classify(err, CodeStoreCorrupt, "open stored layer")
+	}
+	defer f.Close()
+	got, n, err := v1.SHA256(meterReader{ctx: ctx, r: f})
+	if err != nil {
+		return false, classify(err, CodeStoreCorrupt, "read stored layer")
+	}
+	if got == l.Digest && n == l.Size {
+		m.add(n)
+		return true, nil
+	}
+	return false, classify(os.Remove(p), CodeStoreCorrupt, "put damaged layer aside")
 }
 
 // publish moves a staged image into the store and gives it its name. Until the

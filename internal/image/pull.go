@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
 	"sync"
 	"time"
 
@@ -62,8 +61,8 @@ func (s *Store) bundleOfRemote(ctx context.Context, ref name.Reference, opts Pul
 		t := newTransport()
 		base, closeIdle = t, func() error { t.CloseIdleConnections(); return nil }
 	}
-	img, err := remote.Image(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain),
-		remote.WithTransport(loopbackPlain{base}), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
+	img, err := remoteImage(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain),
+		remote.WithTransport(loopbackPlain{base}))
 	if err != nil {
 		return nil, errors.Join(pullError(ref, err), closeIdle())
 	}
@@ -73,6 +72,31 @@ func (s *Store) bundleOfRemote(ctx context.Context, ref name.Reference, opts Pul
 	}
 	b.close = closeIdle
 	return b, nil
+}
+
+// remoteImage finds the image for this machine at ref.
+func remoteImage(ref name.Reference, opts ...remote.Option) (v1.Image, error) {
+	desc, err := remote.Get(ref, opts...)
+	if err != nil {
+		return nil, err
+	}
+	if !desc.MediaType.IsIndex() {
+		return desc.Image()
+	}
+	ix, err := desc.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	m, err := ix.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range m.Manifests {
+		if d.MediaType.IsImage() && platformFits(d.Platform) {
+			return ix.Image(d.Digest)
+		}
+	}
+	return nil, noPlatform()
 }
 
 func (s *Store) bundleOfImage(img v1.Image, stall time.Duration) (*bundle, error) {

@@ -93,6 +93,15 @@ func TestPullForAnotherPlatform(t *testing.T) {
 	s := openStore(t, Options{})
 	_, err := s.Pull(t.Context(), host+"/x:1", PullOptions{Keychain: nobody{}}, nil)
 	wantCode(t, err, CodePlatformMissing)
+	parsed, err := name.ParseReference(host + "/x:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(parsed, mutate.AppendManifests(empty.Index, platformed(libraryImage(t, "mips", "theirs"), "mips", ""))); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Pull(t.Context(), host+"/x:2", PullOptions{Keychain: nobody{}}, nil)
+	wantCode(t, err, CodePlatformMissing)
 	wantContents(t, s, 0, 0)
 }
 

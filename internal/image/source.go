@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"os"
 	"path"
 	"runtime"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -121,7 +121,7 @@ func (s *Store) described(set files, d v1.Descriptor) ([]byte, error) {
 }
 
 func checkDocument(data []byte, d v1.Descriptor) error {
-	h, _, err := v1.SHA256(strings.NewReader(string(data)))
+	h, _, err := v1.SHA256(bytes.NewReader(data))
 	if err != nil {
 		return fmt.Errorf("hash document: %w", err)
 	}
@@ -173,8 +173,7 @@ func (s *Store) choose(set files, data []byte, ref string, depth int) (v1.Descri
 		}
 	}
 	if len(fits) == 0 {
-		return none, "", &Error{Code: CodePlatformMissing,
-			Text: fmt.Sprintf("source has no image for linux/%s", runtime.GOARCH)}
+		return none, "", noPlatform()
 	}
 	if len(fits) > 1 {
 		var named []v1.Descriptor
@@ -205,6 +204,10 @@ func (s *Store) choose(set files, data []byte, ref string, depth int) (v1.Descri
 		name = annotatedName(chosen)
 	}
 	return d, name, err
+}
+
+func noPlatform() error {
+	return errorf(CodePlatformMissing, "source has no image for linux/%s", runtime.GOARCH)
 }
 
 func annotatedName(d v1.Descriptor) string {
@@ -273,11 +276,9 @@ func (s *Store) bundleOfTree(ctx context.Context, w *work, dir string) (*bundle,
 	}
 	defer f.Close()
 	h := newDigester(f)
+	h.most = s.limits.BlobBytes
 	if err := ociwrite.TarDir(ctx, h, dir, ociwrite.TarOptions{}); err != nil {
 		return nil, classify(err, CodeSourceInvalid, "read root filesystem")
-	}
-	if h.n > s.limits.BlobBytes {
-		return nil, tooLarge("root filesystem takes %d bytes, at most %d are allowed", h.n, s.limits.BlobBytes)
 	}
 	b := &bundle{close: func() error { return nil }}
 	archive := ociwrite.Archive{

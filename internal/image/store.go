@@ -55,7 +55,7 @@ func (s *Store) Open(ctx context.Context) error {
 		}
 	}
 	return s.locked(ctx, func(ix *index) error {
-		if err := s.sweepTemp(); err != nil {
+		if err := errors.Join(s.sweepTemp(), removeIfThere(s.path("index.json.new"))); err != nil {
 			return classify(err, CodeStoreCorrupt, "clean image store")
 		}
 		_, err := s.sweep(ix, func(string) bool { return true })

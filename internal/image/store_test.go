@@ -367,7 +367,8 @@ func TestOpenCleansUp(t *testing.T) {
 
 func TestDamagedStore(t *testing.T) {
 	s := openStore(t, Options{})
-	img := mustImport(t, s, "x", archiveFile(t, "x", plainLayer(t, file("a", "1"))))
+	source := archiveFile(t, "x", plainLayer(t, file("a", "1")))
+	img := mustImport(t, s, "x", source)
 	layers, err := s.layersOf(img.Digest)
 	if err != nil {
 		t.Fatal(err)
@@ -380,6 +381,9 @@ func TestDamagedStore(t *testing.T) {
 	}
 	_, _, err = s.Rootfs(t.Context(), "x")
 	wantCode(t, err, CodeDigestMismatch)
+	if healed := mustImport(t, s, "x", source); readEROFS(t, healed.RootfsPath)["a"].body != "1" {
+		t.Error("importing again does not mend the image")
+	}
 	if err := os.Remove(s.blobPath(hexOf(img.Digest))); err != nil {
 		t.Fatal(err)
 	}

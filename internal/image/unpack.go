@@ -24,6 +24,7 @@ type unpacker struct {
 	bytes  int64 // of file content so far
 	// entries so far, and how many of them were left out as devices or FIFOs.
 	entries, skipped int
+	names            int // bytes of all names so far, which times and layer keep
 	// times of directories are set last: files put into one change its time.
 	times map[string]time.Time
 	// layer holds the names that the layer under way wrote; true for directories.
@@ -85,8 +86,8 @@ func (u *unpacker) entry(ctx context.Context, hdr *tar.Header, r io.Reader) erro
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	if u.entries++; u.entries > u.limits.Entries {
-		return tooLarge("image has more than %d entries", u.limits.Entries)
+	if err := u.count(hdr.Name); err != nil {
+		return err
 	}
 	name, err := u.clean(hdr.Name)
 	if err != nil {
@@ -124,6 +125,51 @@ func (u *unpacker) entry(ctx context.Context, hdr *tar.Header, r io.Reader) erro
 	}
 	u.layer[name] = isDir
 	return u.create(ctx, name, hdr, r)
+}
+
+// count holds the number of entries, and the memory that their names take,
+// against the limits.
+func (u *unpacker) count(name string) error {
+	u.entries++
+	u.names += len(name)
+	if u.entries > u.limits.Entries {
+		return tooLarge("image has more than %d entries", u.limits.Entries)
+	}
+	if u.names > maxNames {
+		return tooLarge("names in the image take more than %d bytes", maxNames)
+	}
+	return nil
+}
+
+// maxNames is what a million entries need with room to spare.
+const maxNames = 256 << 20
+
+// checkDepth holds where a new directory really is against the limits: links
+// can lead a short name deep down, too deep for others to follow.
+func (u *unpacker) checkDepth(dir string) error {
+	base, err := u.whereIs(".")
+	if err != nil {
+		return err
+	}
+	where, err := u.whereIs(dir)
+	if err != nil && !errors.Is(err, syscall.ENAMETOOLONG) {
+		return err
+	}
+	where = strings.TrimPrefix(where, base)
+	if err != nil || len(where) > u.limits.PathBytes || strings.Count(where, "/") > u.limits.PathDepth {
+		return tooLarge("entry %q: directory is too deep", clip(dir))
+	}
+	return nil
+}
+
+// whereIs returns the path of a directory on this machine, without links.
+func (u *unpacker) whereIs(dir string) (string, error) {
+	f, err := u.root.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 }
 
 // clean checks a name and returns it relative to the root, "." for the root.
@@ -175,8 +221,8 @@ func (u *unpacker) parents(dir string) error {
 			}
 			return err
 		}
-		if u.entries++; u.entries > u.limits.Entries {
-			return tooLarge("image has more than %d entries", u.limits.Entries)
+		if err := errors.Join(u.count(dir), u.checkDepth(dir)); err != nil {
+			return err
 		}
 	} else {
 		return err

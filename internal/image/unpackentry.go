@@ -36,7 +36,11 @@ func (u *unpacker) create(ctx context.Context, name string, hdr *tar.Header, r i
 
 func (u *unpacker) dir(name string, hdr *tar.Header) error {
 	if name != "." {
-		if err := u.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := u.root.Mkdir(name, 0o755)
+		if err == nil {
+			err = u.checkDepth(name)
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
