@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,8 +98,10 @@ class SessionKey:
             self._key = _load_private_key(pem)
             return
         # Not a daemon: the interpreter must not be torn down around OpenSSL.
-        self._thread = threading.Thread(target=self._generate, name="agentcube-key")
-        self._thread.start()
+        thread = threading.Thread(target=self._generate, name="agentcube-key")
+        with suppress(RuntimeError):  # no more threads to be had: made when it is needed
+            thread.start()
+            self._thread = thread
 
     def __repr__(self) -> str:
         return "<SessionKey>"

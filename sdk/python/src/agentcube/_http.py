@@ -55,7 +55,8 @@ class Transport:
 
     def __init__(self, connect_timeout: float) -> None:
         self._connect_timeout = connect_timeout
-        self._lock = threading.Lock()
+        # Reentrant, for signal handlers that stop the client.
+        self._lock = threading.RLock()
         self._idle: list[tuple[Endpoint, float, http.client.HTTPConnection]] = []
         self._pid = os.getpid()
         self._tls: ssl.SSLContext | None = None
@@ -120,25 +121,22 @@ class Transport:
         return connection, target
 
     def _take(self, endpoint: Endpoint) -> http.client.HTTPConnection | None:
+        found: http.client.HTTPConnection | None = None
         with self._lock:
-            if self._pid != os.getpid():
-                # A fork: the parent still uses these connections.
-                self._pid = os.getpid()
-                stale, self._idle = self._idle, []
-            else:
-                oldest = time.monotonic() - _MAX_IDLE_SECONDS
-                stale = [entry for entry in self._idle if entry[1] < oldest]
-                self._idle = [entry for entry in self._idle if entry[1] >= oldest]
-            found = None
-            for index in range(len(self._idle) - 1, -1, -1):
-                if self._idle[index][0] == endpoint:
-                    entry = self._idle.pop(index)
-                    if entry[2].sock is not None and not _has_input(entry[2].sock):
-                        found = entry[2]
-                        break
-                    stale.append(entry)  # the server closed it
-        for _, _, connection in stale:
-            connection.close()
+            idle, self._idle = self._idle, []
+            forked = self._pid != os.getpid()  # then the parent still uses these connections
+            self._pid = os.getpid()
+            oldest = time.monotonic() - _MAX_IDLE_SECONDS
+            keep: list[tuple[Endpoint, float, http.client.HTTPConnection]] = []
+            for entry in reversed(idle):  # the one used last is the likeliest to be alive
+                _, since, connection = entry
+                if forked or since < oldest or _is_closed(connection):
+                    connection.close()
+                elif found is None and entry[0] == endpoint:
+                    found = connection
+                else:
+                    keep.append(entry)
+            self._idle += reversed(keep)
         return found
 
     def _new(self, endpoint: Endpoint, proxy: Endpoint | None) -> http.client.HTTPConnection:
@@ -287,8 +285,11 @@ def _stream(connection: http.client.HTTPConnection, body: Iterable[bytes]) -> No
             raise
 
 
-def _has_input(sock: socket.socket) -> bool:
-    """Whether an idle connection can be read from, which means that it was closed."""
+def _is_closed(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server closed an idle connection: then there is something to be read."""
+    sock: socket.socket | None = connection.sock
+    if sock is None:
+        return True
     if hasattr(select, "poll"):
         poller = select.poll()
         poller.register(sock, select.POLLIN)

@@ -56,7 +56,8 @@ class Session:
         self._key = None if attached_without_key else SessionKey(private_key)
         self._tokens = BearerTokens(settings.tokens)
         self._transport = Transport(settings.timeouts.connect)
-        self._lock = threading.Lock()
+        # Reentrant, for signal handlers that stop the client.
+        self._lock = threading.RLock()
         self._closed = False
         self._deleted = False
         self._pid = os.getpid()
@@ -82,8 +83,12 @@ class Session:
             if self._closed:
                 raise ClientClosedError("the client was stopped; make a new one")
             if self._id is None:
-                self._id = self._create()
-                logger.debug("session created id=%s", self._id)
+                created = self._create()
+                logger.debug("session created id=%s", created)
+                if self.is_closed:  # by a signal handler, meanwhile
+                    self._delete(created)
+                    raise ClientClosedError("the client was stopped while its session began")
+                self._id = created
             return self._id
 
     def end(self) -> None:

@@ -102,6 +102,14 @@ def test_many_threads_get_the_same_key() -> None:
     assert len(set(fields)) == 1
 
 
+def test_a_machine_without_a_thread_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert SessionKey().public_key_field()
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_while_the_key_is_made_does_not_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch,

@@ -5,6 +5,8 @@ import ipaddress
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +218,12 @@ def certificate(tmp_path: Path) -> Path:
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            x509.SubjectAlternativeName(
+                [
+                    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+                    x509.DNSName("agentcube.example"),
+                ]
+            ),
             critical=False,
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
@@ -235,28 +242,72 @@ def certificate(tmp_path: Path) -> Path:
     return file
 
 
-def test_tls(
-    clean_environment: None, certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def tls_peer(clean_environment: None, certificate: Path) -> Iterator[Peer]:
     peer = Peer()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     peer.wrap(context)
     with peer:
-        url = peer.url.replace("http://", "https://")
-        unknown = CodeInterpreterClient(workload_manager_url=url, router_url=url, max_retries=0)
-        with pytest.raises(APIConnectionError, match=r"(?i)certificate"):
-            unknown.start()
+        yield peer
 
+
+def test_tls(
+    tls_peer: Peer, certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = tls_peer.url.replace("http://", "https://")
+    unknown = CodeInterpreterClient(workload_manager_url=url, router_url=url, max_retries=0)
+    with pytest.raises(APIConnectionError, match=r"(?i)certificate"):
+        unknown.start()
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with CodeInterpreterClient(workload_manager_url=url, router_url=url) as client:
+        (tmp_path / "f").write_bytes(b"x" * 1_000_000)
+        client.upload_file(tmp_path / "f", "f")
+        client.download_file("f", tmp_path / "g")
+        assert (tmp_path / "g").stat().st_size == 1_000_000
+
+    # The certificate is for 127.0.0.1, not for the name.
+    other = url.replace("127.0.0.1", "localhost")
+    wrong = CodeInterpreterClient(workload_manager_url=other, router_url=other, max_retries=0)
+    with pytest.raises(APIConnectionError, match=r"(?i)certificate"):
+        wrong.start()
+
+
+def test_tls_through_a_proxy(
+    tls_peer: Peer, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy carries bytes it cannot read, to the name that was asked for."""
+    asked: list[bytes] = []
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):  # either end may hang up at any moment
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def serve() -> None:
+            client, _ = proxy.accept()
+            with client, socket.create_connection(("127.0.0.1", tls_peer.port)) as server:
+                asked.append(client.recv(65536))
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=carry, args=(server, client))
+                back.start()
+                carry(client, server)
+                back.join()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        with CodeInterpreterClient(workload_manager_url=url, router_url=url) as client:
-            (tmp_path / "f").write_bytes(b"x" * 1_000_000)
-            client.upload_file(tmp_path / "f", "f")
-            client.download_file("f", tmp_path / "g")
-            assert (tmp_path / "g").stat().st_size == 1_000_000
-
-        # The certificate is for 127.0.0.1, not for the name.
-        other = url.replace("127.0.0.1", "localhost")
-        wrong = CodeInterpreterClient(workload_manager_url=other, router_url=other, max_retries=0)
-        with pytest.raises(APIConnectionError, match=r"(?i)certificate"):
-            wrong.start()
+        url = "https://agentcube.example"
+        token = "very-secret"
+        with CodeInterpreterClient(
+            workload_manager_url=url, router_url=url, auth_token=token
+        ) as client:
+            assert client.execute_command("echo x") == "x\n"
+        thread.join()
+    assert asked[0].startswith(b"CONNECT agentcube.example:443 HTTP/1.")
+    assert token.encode() not in asked[0]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeClient
-from peer import Peer, new_private_key, stalled
+from peer import Handler, Peer, new_private_key, stalled
 
 from agentcube import (
     APIConnectionError,
@@ -298,10 +299,7 @@ def test_no_attempts_if_none_are_wanted(
 def test_a_lost_answer_makes_no_second_session(
     peer: Peer, client: CodeInterpreterClient, sleeps: list[float]
 ) -> None:
-    def create_and_hang_up(handler: object) -> None:
-        from peer import Handler  # noqa: PLC0415
-
-        assert isinstance(handler, Handler)
+    def create_and_hang_up(handler: Handler) -> None:
         handler.seen.body = handler.rfile.read(int(handler.headers["Content-Length"]))
         handler.answer = lambda *_: handler.drop()  # type: ignore[method-assign]
         handler.create("r")
@@ -462,6 +460,30 @@ def test_many_threads_share_one_session(peer: Peer, client: CodeInterpreterClien
     assert sorted(outputs, key=int) == [f"{number}\n" for number in range(12)]
     assert len(peer.state.sessions) == 1
     client.stop()
+
+
+def test_a_signal_handler_may_stop_the_client(peer: Peer, client: CodeInterpreterClient) -> None:
+    def create_late(handler: Handler) -> None:
+        handler.seen.body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert handled.wait(60)
+        handler.create("r")
+
+    handled = threading.Event()
+
+    def handle(*_: object) -> None:
+        client.stop()
+        handled.set()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        peer.on("POST", CREATE, create_late)
+        with pytest.raises(ClientClosedError):
+            client.start()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(peer.state.sessions) == 1
+    assert peer.live == []
 
 
 # What is written down
