@@ -136,8 +136,8 @@ func (ix *index) tag(rec *record, ref string) {
 	slices.Sort(rec.References)
 }
 
-// Normalize returns ref in the form the store keeps: with a tag, and without a
-// registry unless ref names one. A digest ("sha256:…") stays as it is. Errors
+// Normalize returns ref in the form the store keeps: with a tag, and without
+// the registry that Pull asks when a name has none. A digest ("sha256:…") stays as it is. Errors
 // have CodeReferenceInvalid.
 func Normalize(ref string) (string, error) {
 	if validDigest(ref) {
@@ -151,7 +151,17 @@ func Normalize(ref string) (string, error) {
 		return "", &Error{Code: CodeReferenceInvalid, Text: fmt.Sprintf("image reference %q is not valid", clip(ref)),
 			Cause: err, Hint: "write it like name:tag or registry.example/name:tag"}
 	}
-	return strings.TrimPrefix(parsed.Name(), localRegistry+"/"), nil
+	repo := parsed.Context()
+	switch repo.RegistryStr() {
+	case localRegistry:
+		return strings.TrimPrefix(parsed.Name(), localRegistry+"/"), nil
+	case name.DefaultRegistry:
+		// Pull goes there for a name without a registry, so the two are one image.
+		short := strings.TrimPrefix(parsed.Name(), name.DefaultRegistry+"/")
+		return strings.TrimPrefix(short, "library/"), nil
+	default:
+		return parsed.Name(), nil
+	}
 }
 
 // tagReference normalises a name that an image is to get; a digest will not do.

@@ -30,13 +30,16 @@ type PullOptions struct {
 }
 
 // Pull brings an image in from a registry, for this machine's platform, under
-// the name ref. Plain HTTP is spoken to loopback addresses only, redirects
+// the name ref, which may be name:tag or name@digest. Plain HTTP is spoken to loopback addresses only, redirects
 // included. Further errors have CodePullFailed, and CodeNotFound when the
 // registry has no such image; apart from them Pull is as Import.
 func (s *Store) Pull(ctx context.Context, ref string, opts PullOptions, progress ProgressFunc) (Image, error) {
-	norm, err := tagReference(ref)
+	norm, err := Normalize(ref)
 	if err != nil {
 		return Image{}, err
+	}
+	if validDigest(norm) {
+		return Image{}, &Error{Code: CodeReferenceInvalid, Text: fmt.Sprintf("%q is a digest without a name", ref), Hint: "write it like name@" + ref}
 	}
 	remoteRef, err := name.ParseReference(ref)
 	if err != nil {

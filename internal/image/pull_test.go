@@ -81,6 +81,21 @@ func TestPull(t *testing.T) {
 		t.Errorf("reference is %v, last progress %+v", img.References, last)
 	}
 	wantContents(t, s, 3, 1)
+	digest, err := ix.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned := host + "/team/image@" + digest.String()
+	if _, err := s.Pull(t.Context(), pinned, PullOptions{Keychain: nobody{}}, nil); err != nil {
+		t.Errorf("pull by digest: %v", err)
+	}
+	if got, err := s.Get(t.Context(), pinned); err != nil || got.Digest != img.Digest {
+		t.Errorf("Get by digest gives %+v, %v", got, err)
+	}
+	_, err = s.Pull(t.Context(), host+"/team/image@sha256:"+strings.Repeat("0", 64), PullOptions{Keychain: nobody{}}, nil)
+	wantCode(t, err, CodeNotFound)
+	_, err = s.Pull(t.Context(), img.Digest, PullOptions{}, nil)
+	wantCode(t, err, CodeReferenceInvalid)
 	_, err = s.Pull(t.Context(), host+"/team/other", PullOptions{Keychain: nobody{}}, nil)
 	wantCode(t, err, CodeNotFound)
 	_, err = s.Pull(t.Context(), "Bad Ref", PullOptions{}, nil)

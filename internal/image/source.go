@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -214,7 +215,11 @@ func annotatedName(d v1.Descriptor) string {
 	if n := d.Annotations["io.containerd.image.name"]; n != "" {
 		return n
 	}
-	return d.Annotations["org.opencontainers.image.ref.name"]
+	// Many tools write only a tag here, which is no name.
+	if n := d.Annotations["org.opencontainers.image.ref.name"]; strings.ContainsAny(n, "/:") {
+		return n
+	}
+	return ""
 }
 
 func platformFits(p *v1.Platform) bool {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
@@ -215,6 +216,25 @@ func TestReferences(t *testing.T) {
 			wantCode(t, err, CodeReferenceInvalid)
 		} else {
 			wantCode(t, err, CodeNotFound)
+		}
+	}
+}
+
+func TestNormalize(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a", 64)
+	for _, tt := range []struct{ ref, want string }{
+		{"python", "python:latest"},
+		{"agentcube/python:1", "agentcube/python:1"},
+		{name.DefaultRegistry + "/library/python:3", "python:3"},
+		{name.DefaultRegistry + "/team/app", "team/app:latest"},
+		{"registry.example/library/app:3", "registry.example/library/app:3"},
+		{"localhost:5000/x", "localhost:5000/x:latest"},
+		{"[::1]:5000/x", "[::1]:5000/x:latest"},
+		{digest, digest},
+		{"x@" + digest, "x@" + digest},
+	} {
+		if got, err := Normalize(tt.ref); got != tt.want || err != nil {
+			t.Errorf("Normalize(%q) = %q, %v, want %q", tt.ref, got, err, tt.want)
 		}
 	}
 }
