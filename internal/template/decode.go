@@ -1,6 +1,7 @@
 package template
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -12,15 +13,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// maxNodes bounds what one document may unfold to: an alias can stand for a
-// large part of a document, many times over.
-const maxNodes = 50_000
+const (
+	// maxNodes bounds what one document may unfold to: an alias can stand for
+	// a large part of a document, many times over.
+	maxNodes = 50_000
+	// maxProblems bounds how many mistakes of one document are told.
+	maxProblems = 50
+)
 
 // decoder fills Go values from one YAML document. It goes on after a mistake,
 // leaving that field zero, so that all mistakes are found in one go.
 type decoder struct {
 	file     string
 	problems []Problem
+	lost     []string       // fields whose value could not be taken over
 	lines    map[string]int // line of each field that is there
 	last     int            // line of the document's first node
 	nodes    int
@@ -31,16 +37,20 @@ func newDecoder(file string) *decoder { return &decoder{file: file, lines: map[s
 // bad records a mistake in a field, at its line or that of the nearest field
 // around it. What follows from a mistake already recorded is left out.
 func (d *decoder) bad(path, format string, args ...any) {
-	if path != "" && d.hasProblem(path) {
-		return
+	if path == "" || !d.follows(path) {
+		d.record(d.line(path), path, fmt.Sprintf(format, args...))
 	}
-	d.problems = append(d.problems, Problem{File: d.file, Line: d.line(path), Field: path, Text: fmt.Sprintf(format, args...)})
 }
 
-func (d *decoder) hasProblem(path string) bool {
-	return slices.ContainsFunc(d.problems, func(p Problem) bool {
-		return p.Field != "" && (p.Field == path || within(p.Field, path) || within(path, p.Field))
-	})
+func (d *decoder) follows(path string) bool {
+	return slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Field == path || within(p.Field, path) }) ||
+		slices.ContainsFunc(d.lost, func(lost string) bool { return within(path, lost) })
+}
+
+func (d *decoder) record(line int, path, text string) {
+	if len(d.problems) < maxProblems {
+		d.problems = append(d.problems, Problem{File: d.file, Line: line, Field: path, Text: text})
+	}
 }
 
 // within reports whether the field inner is inside outer.
@@ -59,18 +69,33 @@ func (d *decoder) line(path string) int {
 	return d.last
 }
 
-// at records a mistake at a node, whatever else is wrong with its field.
+// at records a mistake at a node, whose value is not taken over.
 func (d *decoder) at(n *yaml.Node, path, format string, args ...any) {
-	d.problems = append(d.problems, Problem{File: d.file, Line: n.Line, Field: path, Text: fmt.Sprintf(format, args...)})
+	d.record(n.Line, path, fmt.Sprintf(format, args...))
+	if path != "" {
+		d.lost = append(d.lost, path)
+	}
+}
+
+// sorted returns the mistakes in the order of the file; of a document that was
+// too large to be read, that alone.
+func (d *decoder) sorted() []Problem {
+	if d.nodes > maxNodes {
+		return []Problem{{File: d.file, Line: d.last, Text: fmt.Sprintf("the document is too large: more than %d values", maxNodes)}}
+	}
+	slices.SortStableFunc(d.problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))
+	})
+	if len(d.problems) == maxProblems {
+		d.problems = append(d.problems, Problem{File: d.file, Line: d.last, Text: "there are more problems than these"})
+	}
+	return d.problems
 }
 
 // value decodes n into v.
 func (d *decoder) value(n *yaml.Node, path string, v reflect.Value) {
 	if d.nodes++; d.nodes > maxNodes {
-		if d.nodes == maxNodes+1 {
-			d.at(n, path, "the document is too large: more than %d values", maxNodes)
-		}
-		return
+		return // sorted says so
 	}
 	if path != "" {
 		d.lines[path] = n.Line
@@ -177,7 +202,7 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 		d.at(n, path, "must be %s, is %s%s", want, describe(n), quote)
 	case isText:
 		v.SetString(n.Value)
-	case n.Decode(v.Addr().Interface()) != nil:
+	case v.CanInt() && n.Tag != "!!int", n.Decode(v.Addr().Interface()) != nil:
 		d.at(n, path, "must be %s, is %s", want, describe(n))
 	}
 }

@@ -51,8 +51,8 @@ func Parse(file string, data []byte, defaultImage string) ([]Template, error) {
 		t, found := parseDocument(file, doc.Content[0], defaultImage)
 		line := doc.Content[0].Line
 		if first, twice := lines[t.key()]; twice && t.Name != "" {
-			found = append(found, Problem{File: file, Line: line, Field: "metadata.name",
-				Text: fmt.Sprintf("%s is already defined at line %d", t.key(), first)})
+			found = append([]Problem{{File: file, Line: line, Field: "metadata.name",
+				Text: fmt.Sprintf("%s is already defined at line %d", t.key(), first)}}, found...)
 		}
 		lines[t.key()] = line
 		problems = append(problems, found...)
@@ -82,7 +82,7 @@ func parseDocument(file string, n *yaml.Node, defaultImage string) (Template, []
 	d.last = n.Line
 	if n.Kind != yaml.MappingNode {
 		d.at(n, "", "must be a resource, is %s", describe(n))
-		return Template{}, d.problems
+		return Template{}, d.sorted()
 	}
 	apiVersion, kind := topLevel(n, "apiVersion"), topLevel(n, "kind")
 	if want := v1alpha1.GroupVersion.String(); apiVersion != want {
@@ -106,7 +106,7 @@ func parseDocument(file string, n *yaml.Node, defaultImage string) (Template, []
 	}
 	t.Kind = kind
 	t.Origin = fmt.Sprintf("%s:%d", file, n.Line)
-	return t, d.problems
+	return t, d.sorted()
 }
 
 // topLevel returns the text of a key of a mapping, or "".

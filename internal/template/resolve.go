@@ -2,8 +2,10 @@ package template
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -189,7 +191,7 @@ func (r resolver) env(at string, in []corev1.EnvVar) map[string]string {
 // variable of this template: here the text would be taken as it is.
 func (r resolver) references(at string, t Template) {
 	check := func(where, text string) {
-		for name := range t.Env {
+		for _, name := range slices.Sorted(maps.Keys(t.Env)) {
 			if strings.Contains(text, "$("+name+")") {
 				r.bad(where, "$(%s) is only replaced on Kubernetes; write the value", name)
 			}
@@ -217,38 +219,54 @@ func (r resolver) processes(at string, n *int32) int64 {
 // picod that is always AgentCube's own PicoD: of a command line that starts the
 // PicoD of an image only the workspace counts.
 func (r resolver) process(at string, command, args []string, mode AuthMode) (cmd, rest []string, workspace string) {
-	workspace = DefaultWorkspace
 	if mode == AuthNone {
-		return command, args, workspace
+		return command, args, DefaultWorkspace
 	}
-	if len(command) > 0 {
+	var line []argument
+	for i, text := range command {
+		line = append(line, argument{text, fmt.Sprintf("%s.command[%d]", at, i)})
+	}
+	if len(line) > 0 {
 		if path.Base(command[0]) != "picod" {
 			r.bad(at+".command", "cannot be %q: with authMode picod the first process is PicoD; remove the command or set authMode to none", command[0])
-			return nil, nil, workspace
+			return nil, nil, DefaultWorkspace
 		}
-		args = append(append([]string{}, command[1:]...), args...)
+		line = line[1:]
 	}
-	for i := 0; i < len(args); i++ {
-		name, value, hasValue := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(args[i], "-"), "-"), "=")
-		if name != "workspace" && name != "port" && name != "bootstrap-key" || !strings.HasPrefix(args[i], "-") {
-			r.bad(at+".args", "%q is not an argument of PicoD (--workspace=<dir>, --port=8080)", args[i])
+	for i, text := range args {
+		line = append(line, argument{text, fmt.Sprintf("%s.args[%d]", at, i)})
+	}
+	return nil, nil, r.picod(line)
+}
+
+// argument is one word of a command line and the field it stands in.
+type argument struct{ text, at string }
+
+// picod reads the arguments of PicoD and returns its workspace.
+func (r resolver) picod(line []argument) string {
+	workspace := DefaultWorkspace
+	for i := 0; i < len(line); i++ {
+		arg := line[i]
+		name, value, hasValue := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(arg.text, "-"), "-"), "=")
+		if !strings.HasPrefix(arg.text, "-") || name != "workspace" && name != "port" && name != "bootstrap-key" {
+			r.bad(arg.at, "%q is not an argument of PicoD (--workspace=<dir>, --port=8080)", arg.text)
 			continue
 		}
 		if !hasValue {
-			if i++; i == len(args) {
-				r.bad(at+".args", "--%s has no value", name)
+			if i++; i == len(line) {
+				r.bad(arg.at, "--%s has no value", name)
 				break
 			}
-			value = args[i]
+			value = line[i].text
 		}
 		switch {
 		case name == "workspace" && !path.IsAbs(value):
-			r.bad(at+".args", "--workspace must be an absolute path, is %q", value)
+			r.bad(arg.at, "--workspace must be an absolute path, is %q", value)
 		case name == "workspace":
 			workspace = path.Clean(value)
 		case name == "port" && value != fmt.Sprint(sandbox.AgentPort):
-			r.bad(at+".args", "--port must be %d, is %q", sandbox.AgentPort, value)
+			r.bad(arg.at, "--port must be %d, is %q", sandbox.AgentPort, value)
 		}
 	}
-	return nil, nil, workspace
+	return workspace
 }
