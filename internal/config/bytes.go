@@ -27,14 +27,14 @@ func (b *Bytes) Set(text string) error {
 		if !ok {
 			continue
 		}
-		n, err := strconv.ParseInt(digits, 10, 64)
-		if err != nil || n < 0 || n > math.MaxInt64/u.size {
-			return fmt.Errorf("%q is not a number of bytes such as 512Mi or 8Gi", text)
+		// ParseUint, unlike ParseInt, takes no sign.
+		if n, err := strconv.ParseUint(digits, 10, 63); err == nil && int64(n) <= math.MaxInt64/u.size {
+			*b = Bytes(int64(n) * u.size)
+			return nil
 		}
-		*b = Bytes(n * u.size)
-		return nil
+		break
 	}
-	return nil
+	return fmt.Errorf("%q is not a number of bytes such as 512Mi or 8Gi", text)
 }
 
 // String implements pflag.Value: the largest binary unit without a remainder.

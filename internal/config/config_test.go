@@ -1,0 +1,305 @@
+package config_test
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"github.com/volcano-sh/agentcube/internal/config"
+)
+
+// load makes a Config as a command does: defaults, then the arguments, then
+// file (if any content is given) and environment.
+func load(t *testing.T, file string, environ []string, args ...string) (*config.Config, error) {
+	t.Helper()
+	environ = append([]string{"HOME=" + t.TempDir()}, environ...)
+	if file != "" {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		environ = append(environ, "AGENTCUBE_CONFIG="+path)
+	}
+	c := config.New(environ)
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	c.BindFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return c, c.Load()
+}
+
+func mustLoad(t *testing.T, file string, environ []string, args ...string) *config.Config {
+	t.Helper()
+	c, err := load(t, file, environ, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func source(t *testing.T, c *config.Config, key string) (value, origin string) {
+	t.Helper()
+	for _, s := range c.Settings() {
+		if s.Key == key {
+			return s.Value, s.Source
+		}
+	}
+	t.Fatalf("there is no setting %s", key)
+	return "", ""
+}
+
+func TestDefaults(t *testing.T) {
+	c := mustLoad(t, "", nil)
+	if err := c.Validate(); err != nil {
+		t.Fatalf("the defaults are not valid: %v", err)
+	}
+	if w := c.Warnings(); len(w) > 0 {
+		t.Errorf("the defaults give warnings: %v", w)
+	}
+	got := map[string]any{
+		"listen": c.Listen, "level": c.LogLevel, "format": c.LogFormat, "image": c.DefaultImage, "platform": c.Platform,
+		"requests": c.MaxConcurrentRequests, "sandboxes": c.MaxSandboxes, "memory": int64(c.MemoryBudget),
+		"create": c.SandboxCreateTimeout, "shutdown": c.ShutdownTimeout, "retention": c.EndedRetention,
+		"keep": c.KeepSessions, "wm": c.WorkloadManagerURL, "router": c.RouterURL, "open": c.AllowNonLoopback,
+	}
+	want := map[string]any{
+		"listen": "127.0.0.1:8080", "level": slog.LevelInfo, "format": "text", "image": "agentcube/python:latest", "platform": "systrap",
+		"requests": 1000, "sandboxes": 0, "memory": int64(0),
+		"create": 2 * time.Minute, "shutdown": 15 * time.Second, "retention": 24 * time.Hour,
+		"keep": false, "wm": "http://localhost:8080", "router": "http://localhost:8080", "open": false,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, s := range c.Settings() {
+		if s.Source != "default" || s.Usage == "" || s.Flag == "--" || !strings.HasPrefix(s.Env, "AGENTCUBE_") {
+			t.Errorf("setting %+v", s)
+		}
+	}
+}
+
+// Flags win over the environment, that over the file, that over the defaults.
+func TestPrecedence(t *testing.T) {
+	const file = "# comment\nlogFormat: json\n\nplatform: kvm\nlisten: 127.0.0.1:1\nmaxSandboxes: 5\nkeepSessions: true\nshutdownTimeout: 3s\n"
+	environ := []string{"AGENTCUBE_PLATFORM=auto", "AGENTCUBE_LISTEN=127.0.0.1:2", "AGENTCUBE_LOG_LEVEL=debug", "AGENTCUBE_MAX_SANDBOXES=", "AGENTCUBE_MEMORY_BUDGET=8Gi"}
+	c := mustLoad(t, file, environ, "--listen=127.0.0.1:3", "--log-format", "text", "--allow-non-loopback")
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct{ key, value, source string }{
+		{"listen", "127.0.0.1:3", "flag --listen"},
+		{"logFormat", "text", "flag --log-format"}, // also when it is the default
+		{"allowNonLoopback", "true", "flag --allow-non-loopback"},
+		{"platform", "auto", "environment AGENTCUBE_PLATFORM"},
+		{"logLevel", "DEBUG", "environment AGENTCUBE_LOG_LEVEL"},
+		{"memoryBudget", "8Gi", "environment AGENTCUBE_MEMORY_BUDGET"},
+		{"maxSandboxes", "5", "file " + c.File() + ":6"}, // an empty variable does not count
+		{"keepSessions", "true", "file " + c.File() + ":7"},
+		{"shutdownTimeout", "3s", "file " + c.File() + ":8"},
+		{"defaultImage", "agentcube/python:latest", "default"},
+	}
+	for _, test := range tests {
+		if value, from := source(t, c, test.key); value != test.value || from != test.source {
+			t.Errorf("%s is %q from %q, want %q from %q", test.key, value, from, test.value, test.source)
+		}
+	}
+	if c.MemoryBudget != 8<<30 || c.LogLevel != slog.LevelDebug || c.ShutdownTimeout != 3*time.Second {
+		t.Errorf("fields differ from what is shown: %+v", c)
+	}
+}
+
+func TestClientVariables(t *testing.T) {
+	c := mustLoad(t, "", []string{"WORKLOADMANAGER_URL=http://a:1", "ROUTER_URL=https://b", "API_TOKEN=s3cret"})
+	if c.WorkloadManagerURL != "http://a:1" || c.RouterURL != "https://b" || c.APIToken != "s3cret" {
+		t.Errorf("got %q, %q", c.WorkloadManagerURL, c.RouterURL)
+	}
+	if value, from := source(t, c, "apiToken"); value != "(set)" || from != "environment API_TOKEN" {
+		t.Errorf("apiToken is shown as %q from %q", value, from)
+	}
+	c = mustLoad(t, "", []string{"WORKLOADMANAGER_URL=http://a:1", "WORKLOAD_MANAGER_URL=http://a:2"})
+	if c.WorkloadManagerURL != "http://a:2" {
+		t.Errorf("got %q, want the spelling of newer clients to win", c.WorkloadManagerURL)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	tests := []struct {
+		name, file string
+		environ    []string
+		args       []string
+		want       []string // parts of the problems, in their order
+	}{
+		{"many at once", "listen: 0.0.0.0:80\nlogFormat: xml\nnoSuch: 1\nmaxSandboxes: many\nplatform: [a]\nplatform: kvm\ndefaultImage:\nmemoryBudget: 8GB\n",
+			[]string{"AGENTCUBE_SHUTDOWN_TIMEOUT=0s", "AGENTCUBE_LOG_LEVEL=loud"}, []string{"--max-concurrent-requests=-1", "--router-url=localhost"},
+			[]string{
+				`AGENTCUBE_LOG_LEVEL: logLevel: "loud" is not a valid`,
+				`AGENTCUBE_SHUTDOWN_TIMEOUT: shutdownTimeout: 0s is not more than 0`,
+				`:1: listen: 0.0.0.0:80 can be reached from other machines; set allowNonLoopback`,
+				`:2: logFormat: "xml" is not one of text, json`,
+				`:3: noSuch: there is no such setting`,
+				`:4: maxSandboxes: "many" is not a valid int`,
+				`:5: platform: want one plain value`,
+				`:7: defaultImage: has no value`,
+				`:8: memoryBudget: "8GB" is not a valid bytes`,
+				`flag --max-concurrent-requests: maxConcurrentRequests: -1 is less than 0`,
+				`flag --router-url: routerUrl: "localhost" is not an http or https URL`,
+			}},
+		{"twice", "platform: kvm\nplatform: kvm\n", nil, nil, []string{":2: platform: is there twice"}},
+		{"secret", "", []string{"AGENTCUBE_API_TOKEN=x"}, nil, nil},
+		{"relative path in the environment", "", []string{"AGENTCUBE_DATA_DIR=data"}, nil, []string{`dataDir: "data" is not an absolute path`, "templateDir"}},
+		{"no port", "", nil, []string{"--listen=127.0.0.1"}, []string{`"127.0.0.1" is not host:port`}},
+		{"port too large", "", nil, []string{"--listen=127.0.0.1:65536"}, []string{`port "65536"`}},
+		{"every address", "", nil, []string{"--listen=:8080"}, []string{"other machines"}},
+		{"a name", "", nil, []string{"--listen=example.org:8080"}, []string{"other machines"}},
+		{"IPv6 of others", "", nil, []string{"--listen=[::]:8080"}, []string{"other machines"}},
+		{"IPv6 loopback", "", nil, []string{"--listen=[::1]:0"}, nil},
+		{"localhost", "", nil, []string{"--listen=localhost:8080"}, nil},
+		{"127.1.2.3", "", nil, []string{"--listen=127.1.2.3:8080"}, nil},
+		{"permitted", "", nil, []string{"--listen=0.0.0.0:8080", "--allow-non-loopback"}, nil},
+		{"empty file", "# nothing\n", nil, nil, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c := mustLoad(t, test.file, test.environ, test.args...)
+			err := c.Validate()
+			if len(test.want) == 0 {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			var invalid *config.Error
+			if !errors.As(err, &invalid) {
+				t.Fatalf("got %v, want a *config.Error", err)
+			}
+			if len(invalid.Problems) != len(test.want) {
+				t.Fatalf("%d problems, want %d:\n%v", len(invalid.Problems), len(test.want), err)
+			}
+			for i, want := range test.want {
+				if !strings.Contains(invalid.Problems[i], want) {
+					t.Errorf("problem %q does not say %q", invalid.Problems[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	c := mustLoad(t, "", []string{"AGENTCUBE_LISTN=x", "AGENTCUBE_NAMESPACE=ours"}, "--listen=0.0.0.0:1", "--allow-non-loopback")
+	got := strings.Join(c.Warnings(), "\n")
+	for _, want := range []string{"0.0.0.0:1", "run code on this machine", "AGENTCUBE_LISTN"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("warnings %q do not say %q", got, want)
+		}
+	}
+	if strings.Contains(got, "AGENTCUBE_NAMESPACE") || len(c.Warnings()) != 2 {
+		t.Errorf("warnings %q, want two", got)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	home := t.TempDir()
+	dir := filepath.Join(home, ".config", "agentcube")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	usual := filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(usual, []byte("maxSandboxes: 7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := config.New([]string{"HOME=" + home})
+	if err := c.Load(); err != nil || c.MaxSandboxes != 7 || c.File() != usual {
+		t.Errorf("the usual file: %v, %d from %q", err, c.MaxSandboxes, c.File())
+	}
+	other := filepath.Join(home, "other.yaml")
+	if err := os.WriteFile(other, []byte("maxSandboxes: 8\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c = mustLoad(t, "maxSandboxes: 9\n", nil, "--config="+other)
+	if c.MaxSandboxes != 8 || c.File() != other {
+		t.Errorf("--config: %d from %q", c.MaxSandboxes, c.File())
+	}
+	for name, test := range map[string]struct{ file, arg string }{
+		"does not exist": {"", "--config=" + filepath.Join(home, "none.yaml")},
+		"is a folder":    {"", "--config=" + home},
+		"is not YAML":    {"a: [", ""},
+		"is a list":      {"- a\n", ""},
+		"is a bomb":      {strings.Repeat("#", 2<<20), ""},
+	} {
+		var args []string
+		if test.arg != "" {
+			args = []string{test.arg}
+		}
+		if _, err := load(t, test.file, nil, args...); err == nil || !strings.Contains(err.Error(), "read configuration file") {
+			t.Errorf("a file that %s: %v", name, err)
+		}
+	}
+}
+
+func TestPaths(t *testing.T) {
+	c := mustLoad(t, "", nil, "--data-dir=some/where", "--token-file=t")
+	cwd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(cwd, "some/where")
+	got := []string{c.DataDir, c.TokenFile, c.SessionStorePath(), c.BootstrapKeyPath(), c.RouterKeyPath(), c.ImageDir(), c.SandboxDir()}
+	want := []string{data, filepath.Join(cwd, "t"), data + "/sessions.db", data + "/keys/bootstrap.pem", data + "/keys/router.pem", data + "/images", data + "/sandboxes"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if value, _ := source(t, c, "templateDir"); value != c.TemplateDir || !filepath.IsAbs(value) {
+		t.Errorf("templateDir %q is shown as %q", c.TemplateDir, value)
+	}
+}
+
+func TestBindFlags(t *testing.T) {
+	c := config.New([]string{"HOME=/home/ann"})
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	c.BindFlags(flags, "tokenFile")
+	c.BindFlags(flags, "tokenFile", "dataDir") // again, as a parent command may
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if diff := cmp.Diff([]string{"config", "data-dir", "token-file"}, names); diff != "" {
+		t.Errorf("flags (-want +got):\n%s", diff)
+	}
+}
+
+func TestKubernetes(t *testing.T) {
+	if k := config.New([]string{}).Kubernetes(); k != (config.Kubernetes{}) {
+		t.Errorf("out of nothing: %+v", k)
+	}
+	k := config.New([]string{"KUBERNETES_SERVICE_HOST=10.0.0.1", "KUBERNETES_SERVICE_PORT=443", "KUBECONFIG=/a:/b"}).Kubernetes()
+	if want := (config.Kubernetes{InCluster: true, Kubeconfig: "/a:/b"}); k != want {
+		t.Errorf("got %+v, want %+v", k, want)
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "1": 1, "1048576": 1 << 20, "512Mi": 512 << 20, "8Gi": 8 << 30, "1Ti": 1 << 40, "3Ki": 3 << 10, "2G": 2e9, "5k": 5e3, "7M": 7e6,
+	} {
+		var b config.Bytes
+		if err := b.Set(text); err != nil || int64(b) != want {
+			t.Errorf("%q: %d, %v, want %d", text, b, err, want)
+		}
+		var again config.Bytes
+		if err := again.Set(b.String()); err != nil || again != b {
+			t.Errorf("%q is written as %q, which reads as %d, %v", text, b.String(), again, err)
+		}
+	}
+	for _, text := range []string{"", "x", "-1", "1.5Gi", "8 Gi", "8gi", "Gi", "9999999999Ti", "9223372036854775808", "0x10", "+1"} {
+		var b config.Bytes
+		if err := b.Set(text); err == nil {
+			t.Errorf("%q was read as %d", text, b)
+		}
+	}
+}
