@@ -50,10 +50,14 @@ apt-get indextargets --format '$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)' '
 grep -q " $suite " "$work/sources.list" ||
   die "this machine's apt has no Debian $suite (main); run apt-get update on a Debian 12 machine"
 
+# Proxies and the like, in case this machine needs them.
+apt-config dump | grep -E '^Acquire::https?::' >"$work/apt.conf" || true
+echo 'APT::Install-Recommends "false";' >>"$work/apt.conf"
+
 say "installing Debian packages"
 mmdebstrap --quiet --mode=root --variant=essential \
   --include=python3,bash,coreutils,git,curl,ca-certificates,libstdc++6 \
-  --aptopt='APT::Install-Recommends "false"' \
+  --aptopt="$work/apt.conf" \
   --dpkgopt='path-exclude=/usr/share/doc/*' \
   --dpkgopt='path-include=/usr/share/doc/*/copyright' \
   --dpkgopt='path-exclude=/usr/share/man/*' \

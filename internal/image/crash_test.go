@@ -15,15 +15,24 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
-// TestMain makes the test program an importer when it is started as one.
+// TestMain makes the test program an importer when it is started as one, and
+// otherwise sees that no test leaves a goroutine behind.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("IMAGE_TEST_IMPORT_INTO"); dir != "" {
 		os.Exit(importAsChild(dir, os.Getenv("IMAGE_TEST_SOURCE"), os.Getenv("IMAGE_TEST_MKFS")))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 func importAsChild(dir, source, mkfs string) int {

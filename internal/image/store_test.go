@@ -419,3 +419,53 @@ func TestDamagedStore(t *testing.T) {
 	}
 	wantCode(t, s.Open(t.Context()), CodeStoreCorrupt)
 }
+
+func TestGCKeepsWhatIsInUse(t *testing.T) {
+	used := ""
+	s := openStore(t, Options{InUse: func(digest string) bool { return digest == used }})
+	old := mustImport(t, s, "x", archiveFile(t, "", plainLayer(t, file("a", "1"))))
+	mustImport(t, s, "x", archiveFile(t, "", plainLayer(t, file("a", "2"))))
+	next := openStore(t, Options{Dir: s.opts.Dir, InUse: s.opts.InUse, Agent: &Agent{Path: "agent", Data: []byte("new")}})
+	used = old.Digest
+	report, err := next.GC(t.Context())
+	if err != nil || report.Images != 0 || report.Files != 1 {
+		t.Errorf("GC with the old image in use: %+v, %v", report, err)
+	}
+	if _, err := os.Stat(old.RootfsPath); err != nil {
+		t.Errorf("GC took the file of an image in use: %v", err)
+	}
+	used = ""
+	report, err = next.GC(t.Context())
+	if err != nil || report.Images != 1 || report.Files != 4 {
+		t.Errorf("GC with nothing in use: %+v, %v", report, err)
+	}
+	wantContents(t, next, 3, 0)
+}
+
+// TestBuildOnce lets several processes want an EROFS file at the same time.
+func TestBuildOnce(t *testing.T) {
+	s := openStore(t, Options{})
+	mustImport(t, s, "x", archiveFile(t, "x", plainLayer(t, file("a", "1"))))
+	mkfs := filepath.Join(t.TempDir(), "mkfs.erofs")
+	script := "#!/bin/sh\necho run >>" + mkfs + ".runs\nexec mkfs.erofs \"$@\"\n"
+	if err := os.WriteFile(mkfs, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	agent := &Agent{Path: ".agentcube/picod", Data: []byte("new")}
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			path, _, err := New(Options{Dir: s.opts.Dir, Agent: agent, Mkfs: mkfs}).Rootfs(t.Context(), "x")
+			if err != nil {
+				t.Errorf("rootfs: %v", err)
+			} else if n := readEROFS(t, path)[".agentcube/picod"]; n.body != "new" {
+				t.Errorf("agent is %+v", n)
+			}
+		})
+	}
+	wg.Wait()
+	if runs, err := os.ReadFile(mkfs + ".runs"); err != nil || string(runs) != "run\n" {
+		t.Errorf("mkfs.erofs ran: %q, %v", runs, err)
+	}
+	wantContents(t, s, 3, 2)
+}
