@@ -34,6 +34,7 @@ func (r resolver) agentRuntime(ar *v1alpha1.AgentRuntime) Template {
 	where := at + ".containers[0]"
 	r.containerOnlyKubernetes(where, container)
 	r.image(where+".image", container.Image)
+	r.ownCommand(where+".command", container.Command)
 	t.Image, t.Command, t.Args = container.Image, container.Command, container.Args
 	t.Env = r.env(where+".env", container.Env)
 	t.Resources = r.resources(where+".resources", container.Resources)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"github.com/volcano-sh/agentcube/internal/template"
 )
@@ -91,6 +92,8 @@ func (f *folder) want(images map[string]string, problems ...string) {
 		}
 	}
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type images = map[string]string
 

@@ -148,7 +148,7 @@ func TestParseAgentRuntime(t *testing.T) {
 		RunAsRoot: true, AuthMode: template.AuthNone, IdleTimeout: 15 * time.Minute, MaxDuration: 2 * time.Hour,
 		Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 8000}}, Origin: "f.yaml:2",
 	}, {
-		Kind: "AgentRuntime", Namespace: "default", Name: "second", Image: "x", Workspace: "/workspace",
+		Kind: "AgentRuntime", Namespace: "default", Name: "second", Image: "x", Workspace: "/workspace", Command: []string{"serve"},
 		Resources: sandbox.Resources{CPUMillis: 1000, MemoryBytes: 1 << 30, DiskBytes: 2 << 30, Processes: 256},
 		AuthMode:  template.AuthNone, IdleTimeout: 15 * time.Minute, MaxDuration: 8 * time.Hour,
 		Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 1}}, Origin: "f.yaml:45",
@@ -235,7 +235,7 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, got := range templates {
 			r := got.Resources
-			if got.Name == "" || got.Namespace == "" || got.Image == "" || len(got.Ports) == 0 || got.Workspace == "" ||
+			if got.Name == "" || got.AuthMode == template.AuthNone && len(got.Command) == 0 || got.Namespace == "" || got.Image == "" || len(got.Ports) == 0 || got.Workspace == "" ||
 				got.IdleTimeout <= 0 || got.MaxDuration <= 0 || r.CPUMillis <= 0 || r.MemoryBytes <= 0 || r.DiskBytes <= 0 || r.Processes <= 0 {
 				t.Errorf("accepted without all that a template has: %+v", got)
 			}

@@ -220,6 +220,7 @@ func (r resolver) processes(at string, n *int32) int64 {
 // PicoD of an image only the workspace counts.
 func (r resolver) process(at string, command, args []string, mode AuthMode) (cmd, rest []string, workspace string) {
 	if mode == AuthNone {
+		r.ownCommand(at+".command", command)
 		return command, args, DefaultWorkspace
 	}
 	var line []argument
@@ -237,6 +238,15 @@ func (r resolver) process(at string, command, args []string, mode AuthMode) (cmd
 		line = append(line, argument{text, fmt.Sprintf("%s.args[%d]", at, i)})
 	}
 	return nil, nil, r.picod(line)
+}
+
+// ownCommand wants a command where PicoD does not serve: the entry point of the
+// image, which Kubernetes would use, is not looked at here, and PicoD must not
+// silently take its place.
+func (r resolver) ownCommand(at string, command []string) {
+	if len(command) == 0 || command[0] == "" {
+		r.bad(at, "is missing: only Kubernetes takes the command from the image, here it must be written out")
+	}
 }
 
 // argument is one word of a command line and the field it stands in.

@@ -39,7 +39,7 @@ func (e *NotFoundError) Error() string {
 func (e *NotFoundError) Hint() string {
 	switch {
 	case e.OtherKind != "":
-		return fmt.Sprintf("%s/%s is a %s: use the path of that kind", e.Namespace, e.Name, e.OtherKind)
+		return fmt.Sprintf("%s/%s is of kind %s: use the path of that kind", e.Namespace, e.Name, e.OtherKind)
 	case len(e.Near) > 0:
 		return "did you mean " + strings.Join(e.Near, ", ") + "?"
 	}

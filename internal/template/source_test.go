@@ -37,7 +37,7 @@ func TestNotFound(t *testing.T) {
 		{"CodeInterpreter", "default", "data", "", []string{"default/data-science-gpu"}, ""},
 		{"CodeInterpreter", "default", "something-else-entirely", "", nil, "template ls"},
 		{"CodeInterpreter", "default", strings.Repeat("x", 1_000_000), "", nil, ""},
-		{"CodeInterpreter", "default", "weather", "", nil, "default/weather is a AgentRuntime"},
+		{"CodeInterpreter", "default", "weather", "", nil, "default/weather is of kind AgentRuntime"},
 		{"AgentRuntime", "default", "wether", `agentruntimes.agentcube.volcano.sh "default/wether" not found`, []string{"default/weather"}, ""},
 		{"AgentRuntime", "default", "nothing-like-it", "", []string{"default/weather"}, "default/weather"},
 	}

@@ -28,7 +28,8 @@ type Template struct {
 
 	// Image is the reference of the image, as written.
 	Image string
-	// Command and Args are the sandbox's first process; both empty means PicoD.
+	// Command and Args are the sandbox's first process. Both are empty when
+	// AuthMode is picod, which means PicoD; otherwise Command is not empty.
 	Command []string
 	Args    []string
 	Env     map[string]string
