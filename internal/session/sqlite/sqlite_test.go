@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/session/sqlite"
 	"github.com/volcano-sh/agentcube/internal/session/storetest"
@@ -26,7 +28,7 @@ var (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if *writeTo == "" {
-		os.Exit(m.Run())
+		goleak.VerifyTestMain(m)
 	}
 	st := sqlite.New(*writeTo)
 	err := st.Open(context.Background())
@@ -92,32 +94,58 @@ func TestStore(t *testing.T) {
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	for round := range 6 {
-		reports, err := os.Create(filepath.Join(t.TempDir(), "reports"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer reports.Close()
-		child := exec.Command(os.Args[0], "-write-to", path, "-write-round", strconv.Itoa(round))
-		child.Stdout = reports
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- child.Wait() }()
-		waitForReports(t, reports, ended, int64(20_000*(round+1)))
-		if err := child.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		<-ended
-		if _, err := reports.Seek(0, 0); err != nil {
-			t.Fatal(err)
-		}
-		st := open(t, path)
-		changes := storetest.Verify(t, t.Context(), st, reports)
-		t.Logf("round %d: %d changes were acknowledged", round, changes)
-		if err := st.Close(); err != nil {
-			t.Fatal(err)
-		}
+		killRound(t, path, round, func(reports *os.File, ended <-chan error) {
+			waitForReports(t, reports, ended, int64(20_000*(round+1)))
+		})
+	}
+}
+
+// Killed while the file is made and set up, it can be opened all the same.
+func TestKillWhileOpening(t *testing.T) {
+	for round := range 12 {
+		path := filepath.Join(t.TempDir(), "sessions.db")
+		killRound(t, path, round, func(reports *os.File, ended <-chan error) {
+			for _, err := os.Stat(path); err != nil; _, err = os.Stat(path) {
+				select {
+				case err := <-ended:
+					t.Fatalf("the writer ended by itself: %v", err)
+				case <-time.After(100 * time.Microsecond):
+				}
+			}
+			time.Sleep(time.Duration(round) * time.Millisecond)
+		})
+	}
+}
+
+// killRound lets a process write, kills it when wait returns, and checks what
+// is there.
+func killRound(t *testing.T, path string, round int, wait func(reports *os.File, ended <-chan error)) {
+	t.Helper()
+	reports, err := os.Create(filepath.Join(t.TempDir(), "reports"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reports.Close()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-write-to", path, "-write-round", strconv.Itoa(round))
+	child.Stdout = reports
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	wait(reports, ended)
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if _, err := reports.Seek(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	st := open(t, path)
+	changes := storetest.Verify(t, t.Context(), st, reports)
+	t.Logf("round %d: %d changes were acknowledged", round, changes)
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
