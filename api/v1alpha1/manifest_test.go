@@ -26,7 +26,7 @@ spec:
     resources: {limits: {cpu: 500m, memory: 512Mi}, requests: {cpu: 100m}}
     runtimeClassName: kuasar-vmm
     labels: {app: a}
-    annotations: {note: n}
+    annotations: {note: text}
   sessionTimeout: 15m0s
   maxSessionDuration: 8h0m0s
   warmPoolSize: 2
@@ -46,7 +46,7 @@ spec:
   targetPort: [{port: 8080, protocol: HTTPS, pathPrefix: /, name: api}]
   podTemplate:
     labels: {app: a}
-    annotations: {note: n}
+    annotations: {note: text}
     spec: {containers: [{name: c, image: x, resources: {}}]}
   sessionTimeout: 15m0s
   maxSessionDuration: 8h0m0s
