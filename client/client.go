@@ -46,6 +46,9 @@ type Config struct {
 	// HTTPClient makes the requests; default is one of its own with pooled
 	// connections and without an overall time-out.
 	HTTPClient *http.Client
+	// StallTimeout is how long an upload or download may stand still before it
+	// fails; default DefaultStallTimeout.
+	StallTimeout time.Duration
 	// UserAgent is sent with every request; default "agentcube-go".
 	UserAgent string
 }
@@ -57,6 +60,7 @@ type Client struct {
 	token   string
 	local   string
 	http    *http.Client
+	stall   time.Duration
 	agent   string
 }
 
@@ -77,7 +81,13 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		manager: manager, router: router,
 		token: cfg.Token, local: cfg.LocalToken,
-		agent: cfg.UserAgent,
+		agent: cfg.UserAgent, stall: cfg.StallTimeout,
+	}
+	if c.stall == 0 {
+		c.stall = DefaultStallTimeout
+	}
+	if c.stall < 0 {
+		return nil, fmt.Errorf("stall time-out %s is negative", c.stall)
 	}
 	if c.agent == "" {
 		c.agent = "agentcube-go"

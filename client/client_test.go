@@ -424,13 +424,75 @@ func TestInvalidInputIsRefusedBeforeAnyRequest(t *testing.T) {
 }
 
 func TestListQuery(t *testing.T) {
-	srv := serve(t, reply(200, `{"sessions":[],"nextPageToken":"n"}`))
-	page, err := connect(t, Config{BaseURL: srv.URL + "/prefix/"}).ListSessions(t.Context(),
+	srv := serve(t, reply(200, `{"sessions":[],"nextPageToken":"n"}`), reply(200, `{"sessions":[]}`))
+	c := connect(t, Config{BaseURL: srv.URL + "/prefix/"})
+	page, err := c.ListSessions(t.Context(),
 		ListOptions{States: []api.State{api.StateRunning, api.StatePaused}, Limit: 5, PageToken: "p=1"})
 	if err != nil || page.NextPageToken != "n" {
 		t.Fatalf("page %+v, %v", page, err)
 	}
 	if got, want := srv.request(0).uri, "/prefix/v1/sessions?limit=5&pageToken=p%3D1&state=running&state=paused"; got != want {
 		t.Errorf("uri %s, want %s", got, want)
+	}
+	if _, err := c.ListSessions(t.Context(), ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := srv.request(1).uri, "/prefix/v1/sessions?all=true"; got != want {
+		t.Errorf("uri %s, want %s", got, want)
+	}
+}
+
+func TestTransfersThatStandStillEnd(t *testing.T) {
+	release := make(chan struct{})
+	hang := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		_, _ = io.WriteString(w, "12345")
+		_ = http.NewResponseController(w).Flush()
+		<-release
+	}
+	srv := serve(t, reply(200, created), hang, func(http.ResponseWriter, *http.Request) { <-release })
+	t.Cleanup(func() { close(release) })
+	c := connect(t, Config{BaseURL: srv.URL, StallTimeout: 50 * time.Millisecond})
+	s, err := c.CreateSession(t.Context(), CreateOptions{Managed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := s.Download(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.ReadAll(r)
+	_ = r.Close()
+	if !errors.Is(err, errStalled) || !errors.Is(err, ErrUnreachable) {
+		t.Errorf("download: %v", err)
+	}
+	if err := s.WriteFile(t.Context(), "x", []byte("y")); !errors.Is(err, errStalled) {
+		t.Errorf("upload: %v", err)
+	}
+}
+
+// slowReader takes longer for each byte than a transfer may stand still.
+type slowReader struct{ left int }
+
+func (s *slowReader) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
+	}
+	time.Sleep(1100 * time.Millisecond)
+	s.left--
+	p[0] = 'x'
+	return 1, nil
+}
+
+func TestSlowSourceIsNotStandingStill(t *testing.T) {
+	t.Parallel()
+	srv := serve(t, reply(200, created), reply(200, `{}`))
+	c := connect(t, Config{BaseURL: srv.URL, StallTimeout: time.Second})
+	s, err := c.CreateSession(t.Context(), CreateOptions{Managed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Upload(t.Context(), "x", &slowReader{left: 1}, UploadOptions{Size: 1}); err != nil {
+		t.Error(err)
 	}
 }

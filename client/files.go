@@ -82,7 +82,9 @@ func (s *Session) Upload(ctx context.Context, remotePath string, r io.Reader, op
 	if opts.Size != SizeUnknown {
 		in.length = int64(frame.Len()) + opts.Size
 	}
-	src := &source{r: r, left: opts.Size, exact: opts.Size != SizeUnknown}
+	ctx, watch := newStall(ctx, s.c.stall)
+	defer watch.end()
+	src := &source{r: r, left: opts.Size, exact: opts.Size != SizeUnknown, watch: watch}
 	in.body = io.MultiReader(bytes.NewReader(before), src, bytes.NewReader(after))
 	var out File
 	if err := s.c.sendJSON(ctx, in, &out); err != nil {
@@ -90,7 +92,7 @@ func (s *Session) Upload(ctx context.Context, remotePath string, r io.Reader, op
 		if own := src.err.Load(); own != nil && ctx.Err() == nil {
 			err = *own
 		}
-		return File{}, fmt.Errorf("upload %s: %w", remotePath, err)
+		return File{}, fmt.Errorf("upload %s: %w", remotePath, watch.explain(ctx, in.base, err))
 	}
 	return out, nil
 }
@@ -106,9 +108,13 @@ type source struct {
 	left  int64
 	exact bool
 	err   atomic.Pointer[error]
+	watch *stall
 }
 
 func (s *source) Read(p []byte) (int, error) {
+	// Waiting for the caller's file is not standing still.
+	s.watch.stop()
+	defer s.watch.start()
 	n, err := s.r.Read(p)
 	s.left -= int64(n)
 	if s.exact && (s.left < 0 || err == io.EOF && s.left != 0) {
@@ -133,15 +139,18 @@ func (s *Session) Download(ctx context.Context, remotePath string) (io.ReadClose
 	in := s.invocation(http.MethodGet, "api/files/"+escapePath(remotePath))
 	// Compression on the way would hide the size.
 	in.header = http.Header{"Accept-Encoding": {"identity"}}
+	ctx, watch := newStall(ctx, s.c.stall)
 	resp, err := s.c.send(ctx, in)
 	if err != nil {
-		return nil, File{}, fmt.Errorf("download %s: %w", remotePath, err)
+		watch.end()
+		return nil, File{}, fmt.Errorf("download %s: %w", remotePath, watch.explain(ctx, in.base, err))
 	}
+	watch.stop()
 	info := File{Name: path.Base(remotePath), Path: remotePath, Size: resp.ContentLength}
 	if at, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		info.Modified = at
 	}
-	return resp.Body, info, nil
+	return &download{ReadCloser: resp.Body, ctx: ctx, base: in.base, stall: watch}, info, nil
 }
 
 // ListFiles lists a directory of the session, sorted by name; "" is the

@@ -37,6 +37,8 @@ const (
 const (
 	// cleanupTimeout bounds the deletion of a session after its use.
 	cleanupTimeout = time.Minute
+	// sampleTimeout bounds the taking of one sample.
+	sampleTimeout = 2 * time.Minute
 	// heavyRuns is how often what moves or holds much is measured at most.
 	heavyRuns = 5
 )
@@ -184,7 +186,11 @@ func (r *runner) take(ctx context.Context, n, c int, ops ...op) error {
 			errs := make([]error, c)
 			var wg sync.WaitGroup
 			for worker := range c {
-				wg.Go(func() { errs[worker] = do(ctx, worker) })
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+					defer cancel()
+					errs[worker] = do(ctx, worker)
+				})
 			}
 			wg.Wait()
 			if err := errors.Join(errs...); err != nil {

@@ -79,11 +79,13 @@ func checkErofs(ctx context.Context) []check {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "-V").CombinedOutput()
-	if err != nil {
+	// Its first line is name and version, whatever becomes of the rest: not
+	// every release knows an option for that, or ends with 0.
+	out, err := exec.CommandContext(ctx, path, "--help").CombinedOutput()
+	version, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if !strings.Contains(version, name) {
 		return []check{fail(name, fmt.Sprintf("%s does not run: %v", path, err), install)}
 	}
-	version, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	return []check{pass(name, "%s (%s)", path, version)}
 }
 

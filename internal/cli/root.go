@@ -119,6 +119,7 @@ func noSubcommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	err := &cliError{code: exitUsage, err: errors.New("unknown command " + printable(args[0]))}
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		err.hint = "did you mean " + cmd.CommandPath() + " " + near[0] + "?"

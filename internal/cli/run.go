@@ -198,6 +198,13 @@ func execute(ctx context.Context, a *app, s *client.Session, req client.ExecRequ
 	if _, err := a.Stderr.Write(res.Stderr); err != nil {
 		return fmt.Errorf("write stderr: %w", err)
 	}
+	// What PicoD adds, such as that the time was over, has no line end.
+	if n := len(res.Stderr); n > 0 && res.Stderr[n-1] != '\n' && isTerminal(a.Stderr) {
+		fmt.Fprintln(a.Stderr)
+	}
+	if res.StdoutTruncated || res.StderrTruncated {
+		fmt.Fprintln(a.Stderr, "agentcube: warning: the output was longer than what is kept; the middle is missing")
+	}
 	code := commandExit(res)
 	if err := after(); err != nil {
 		if code == 0 || ctx.Err() != nil {

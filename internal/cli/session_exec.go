@@ -22,13 +22,13 @@ func newSessionExec(a *app) *cobra.Command {
 			"\"agentcube help exit-codes\" for the codes of AgentCube itself. No shell is involved.",
 		Args: func(cmd *cobra.Command, list []string) error {
 			a.passthrough = true
-			if len(list) < 2 {
+			if len(execCommand(list)) == 0 {
 				return usageError(cmd, errors.New("name a session and, after --, a command"))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, list []string) error {
-			req := client.ExecRequest{Command: list[1:], Timeout: timeout, WorkingDir: workdir}
+			req := client.ExecRequest{Command: execCommand(list), Timeout: timeout, WorkingDir: workdir}
 			if timeout <= 0 {
 				return &cliError{code: exitUsage, err: fmt.Errorf("--timeout %s is not above zero", timeout)}
 			}
@@ -60,4 +60,16 @@ func newSessionExec(a *app) *cobra.Command {
 	flags.StringVarP(&workdir, "workdir", "w", "", "working `directory` of the command (default the workspace)")
 	flags.BoolVarP(&stdin, "stdin", "i", false, "read standard input to its end and hand it to the command")
 	return cmd
+}
+
+// execCommand is the command among the arguments: what comes after the session,
+// with or without the dashes before it.
+func execCommand(list []string) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	if len(list) > 1 && list[1] == "--" {
+		return list[2:]
+	}
+	return list[1:]
 }
