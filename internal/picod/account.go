@@ -9,36 +9,36 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 const accountName = "agent"
 
 // prepareAccount sees to it that the user of commands has a name in any image,
 // and returns that name. An image that cannot be written keeps what it has.
-func (s *Server) prepareAccount() (string, error) {
+func (s *Server) prepareAccount() string {
 	u := s.cfg.RunAs
 	if u == nil || s.cfg.Accounts == "" {
-		return accountName, nil
+		return accountName
 	}
 	shell := "/bin/sh"
 	if _, err := os.Stat("/bin/bash"); err == nil {
 		shell = "/bin/bash"
 	}
-	group, err := ensureEntry(filepath.Join(s.cfg.Accounts, "group"), u.GID, func(name string) string {
+	name, err := ensureEntry(filepath.Join(s.cfg.Accounts, "group"), u.GID, func(name string) string {
 		return fmt.Sprintf("%s:x:%d:", name, u.GID)
 	})
 	if err == nil {
-		group, err = ensureEntry(filepath.Join(s.cfg.Accounts, "passwd"), u.UID, func(name string) string {
+		name, err = ensureEntry(filepath.Join(s.cfg.Accounts, "passwd"), u.UID, func(name string) string {
 			return fmt.Sprintf("%s:x:%d:%d:AgentCube:%s:%s", name, u.UID, u.GID, s.cfg.Workspace, shell)
 		})
 	}
-	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+	if err != nil {
+		// Read-only images and mounted account files are usual; a name is
+		// a convenience, not a reason to be without a session.
 		s.log.Warn("user of commands has no name", "error", err)
-		return accountName, nil
+		return accountName
 	}
-	return group, err
+	return name
 }
 
 // ensureEntry adds a line for id to an account file, unless it has one, and

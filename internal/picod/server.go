@@ -63,11 +63,7 @@ func (s *Server) Open() (err error) {
 	if err := s.gate.Load(); err != nil {
 		return fmt.Errorf("load session: %w", err)
 	}
-	name, err := s.prepareAccount()
-	if err != nil {
-		return err
-	}
-	s.env = s.baseEnv(name)
+	s.env = s.baseEnv(s.prepareAccount())
 	if err := os.MkdirAll(s.cfg.Workspace, 0o755); err != nil {
 		return fmt.Errorf("make workspace: %w", err)
 	}

@@ -1,6 +1,8 @@
 package proc
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,17 +17,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// noLimit is the highest value pids.max takes everywhere. The word "max" is not
+// understood by every kernel that has the file.
+const noLimit = "4194304"
+
 // cgroups owns the control groups of the commands.
 type cgroups struct {
 	track  string // mount point of the hierarchy that only tells who belongs to whom
-	limit  string // mount point of the pids hierarchy; "" without a process limit
+	limit  string // mount point of the pids hierarchy; "" if it cannot be had
 	base   string // parent of the commands' groups in track
 	capped string // the limited group in limit
 
 	trackHome, limitHome *os.File // "tasks" of both roots: where PicoD's threads live
 	limitTasks           *os.File
 	limitMax             *os.File
-	max                  int
+	max                  string // what limitMax holds
+
+	freezeMu sync.Mutex
+	frozen   int
 
 	mu     sync.Mutex
 	closed bool
@@ -39,10 +48,10 @@ type group struct {
 	tasks, procs *os.File
 }
 
-// openCgroups mounts what is needed below dir. limitErr says why there is no
-// process limit although one was asked for; err, why there are no groups.
+// openCgroups mounts what is needed below dir. limitErr says why processes
+// cannot be limited; err, why there are no groups at all.
 func openCgroups(dir string, maxProcesses int) (c *cgroups, limitErr, err error) {
-	c = &cgroups{max: maxProcesses, track: filepath.Join(dir, "track")}
+	c = &cgroups{max: noLimit, track: filepath.Join(dir, "track")}
 	defer func() {
 		if err != nil {
 			c.close()
@@ -51,9 +60,13 @@ func openCgroups(dir string, maxProcesses int) (c *cgroups, limitErr, err error)
 	if err := mountCgroup(c.track, "none,name=picod"); err != nil {
 		return c, nil, err
 	}
-	own := "picod-" + strconv.Itoa(os.Getpid())
+	// Where daemons of several sandboxes share a kernel they share the
+	// hierarchy too, and may all be process 1.
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // never fails
+	own := "picod-" + hex.EncodeToString(random[:])
 	c.base = filepath.Join(c.track, own)
-	if err := os.Mkdir(c.base, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(c.base, 0o700); err != nil {
 		return c, nil, fmt.Errorf("make control group: %w", err)
 	}
 	if c.trackHome, err = os.OpenFile(filepath.Join(c.track, "tasks"), os.O_WRONLY, 0); err != nil {
@@ -63,8 +76,9 @@ func openCgroups(dir string, maxProcesses int) (c *cgroups, limitErr, err error)
 		return c, nil, fmt.Errorf("join control group: %w", err)
 	}
 	if maxProcesses > 0 {
-		limitErr = c.openLimit(filepath.Join(dir, "pids"), own)
+		c.max = strconv.Itoa(maxProcesses)
 	}
+	limitErr = c.openLimit(filepath.Join(dir, "pids"), own)
 	return c, limitErr, nil
 }
 
@@ -74,7 +88,7 @@ func (c *cgroups) openLimit(mount, own string) (err error) {
 	}
 	c.limit = mount
 	c.capped = filepath.Join(mount, own)
-	if err := os.Mkdir(c.capped, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(c.capped, 0o700); err != nil {
 		return fmt.Errorf("make limit group: %w", err)
 	}
 	if c.limitHome, err = os.OpenFile(filepath.Join(mount, "tasks"), os.O_WRONLY, 0); err != nil {
@@ -83,7 +97,7 @@ func (c *cgroups) openLimit(mount, own string) (err error) {
 	if c.limitMax, err = os.OpenFile(filepath.Join(c.capped, "pids.max"), os.O_WRONLY, 0); err != nil {
 		return fmt.Errorf("open limit: %w", err)
 	}
-	if _, err = c.limitMax.WriteAt([]byte(strconv.Itoa(c.max)), 0); err != nil {
+	if _, err = c.limitMax.WriteAt([]byte(c.max), 0); err != nil {
 		return fmt.Errorf("set process limit: %w", err)
 	}
 	tasks, err := os.OpenFile(filepath.Join(c.capped, "tasks"), os.O_WRONLY, 0)
@@ -193,31 +207,51 @@ func (g *group) members() ([]int, error) {
 }
 
 // kill ends every process in g and returns when none is left or patience ends.
-// A tree that forks faster than it dies has all forks of all commands stopped
+// A tree that forks while it is killed has all forks of all commands refused
 // until it is gone.
 func (c *cgroups) kill(g *group, patience time.Duration) {
+	hit := map[int]bool{}
 	frozen := false
-	end := time.Now().Add(patience)
-	for pass := 0; ; pass++ {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		pids, err := g.members()
 		// One that ended stays a member until it is collected.
 		pids = slices.DeleteFunc(pids, func(pid int) bool { return !alive(pid) })
-		if err != nil || len(pids) == 0 || time.Now().After(end) {
+		if err != nil || len(pids) == 0 {
 			break
 		}
+		outrun := len(hit) > 0 && slices.ContainsFunc(pids, func(pid int) bool { return !hit[pid] })
+		if outrun && !frozen && c.limitTasks != nil {
+			frozen = true
+			c.freeze()
+		}
+		fresh := len(hit) == 0 || outrun
 		for _, pid := range pids {
+			hit[pid] = true
 			_ = unix.Kill(pid, unix.SIGKILL) // it may be gone already
 		}
-		if pass == 5 && c.limitTasks != nil {
-			frozen = true
-			_, _ = c.limitMax.WriteAt([]byte("0"), 0)
-		}
-		if pass > 0 {
+		if !fresh {
 			time.Sleep(time.Millisecond)
 		}
 	}
 	if frozen {
-		_, _ = c.limitMax.WriteAt([]byte(strconv.Itoa(c.max)), 0)
+		c.thaw()
+	}
+}
+
+// freeze refuses new processes to all commands until every freeze was thawed.
+func (c *cgroups) freeze() {
+	c.freezeMu.Lock()
+	defer c.freezeMu.Unlock()
+	if c.frozen++; c.frozen == 1 {
+		_, _ = c.limitMax.WriteAt([]byte("0"), 0)
+	}
+}
+
+func (c *cgroups) thaw() {
+	c.freezeMu.Lock()
+	defer c.freezeMu.Unlock()
+	if c.frozen--; c.frozen == 0 {
+		_, _ = c.limitMax.WriteAt([]byte(c.max), 0)
 	}
 }
 
@@ -244,7 +278,7 @@ func (c *cgroups) close() {
 	}
 	for _, dir := range []string{c.base, c.capped} {
 		if dir != "" {
-			_ = os.Remove(dir)
+			removeGroup(dir)
 		}
 	}
 	for _, mount := range []string{c.track, c.limit} {
@@ -262,5 +296,15 @@ func (g *group) close() {
 	if g.procs != nil {
 		_ = g.procs.Close()
 	}
-	_ = os.Remove(g.dir)
+	removeGroup(g.dir)
+}
+
+// removeGroup removes a group; killed processes may stay in it for a moment.
+func removeGroup(dir string) {
+	for range 100 {
+		if err := os.Remove(dir); !errors.Is(err, unix.EBUSY) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }

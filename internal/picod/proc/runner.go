@@ -16,7 +16,9 @@ import (
 
 const (
 	// killPatience bounds one killing of a tree.
-	killPatience = 500 * time.Millisecond
+	killPatience = time.Second
+	// closePatience bounds the last killing of all.
+	closePatience = 5 * time.Second
 	// killGrace bounds the wait for a killed child to end.
 	killGrace = 500 * time.Millisecond
 	// maxLingering bounds the pipes that background processes keep open.
@@ -115,7 +117,7 @@ func (r *Runner) Open() error {
 		} else {
 			r.cgroups = c
 		}
-		if limitErr != nil {
+		if limitErr != nil && r.cfg.MaxProcesses > 0 {
 			r.log.Warn("process limit cannot be enforced", "error", limitErr)
 		}
 	}
@@ -141,9 +143,9 @@ func (r *Runner) Close() {
 	}
 	r.mu.Unlock()
 	if r.cgroups != nil {
-		r.cgroups.killAll(killPatience)
+		r.cgroups.killAll(closePatience)
 	} else {
-		killTree(0, r.marker(""), killPatience)
+		killTree(0, r.marker(""), closePatience)
 	}
 	r.mu.Lock()
 	for f := range r.lingering {
@@ -151,12 +153,13 @@ func (r *Runner) Close() {
 	}
 	r.mu.Unlock()
 	r.drains.Wait()
+	// The reaper goes last: groups are empty only when all is collected.
+	if r.cgroups != nil {
+		r.cgroups.close()
+	}
 	if r.cfg.ReapOrphans {
 		r.reaper.close()
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-	}
-	if r.cgroups != nil {
-		r.cgroups.close()
 	}
 	if r.null != nil {
 		_ = r.null.Close()
