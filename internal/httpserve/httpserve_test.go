@@ -192,6 +192,12 @@ func TestHosts(t *testing.T) {
 	if called || w.Code != 403 || !strings.Contains(w.Body.String(), `"code":"FORBIDDEN"`) {
 		t.Errorf("a web page got %d %s", w.Code, w.Body)
 	}
+	for site, status := range map[string]int{"": 200, "none": 200, "same-origin": 200, "same-site": 403, "cross-site": 403} {
+		w, _ := serve(fail(nil), func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", site) })
+		if w.Code != status {
+			t.Errorf("Sec-Fetch-Site %q got %d, want %d", site, w.Code, status)
+		}
+	}
 	// Two origins, of which one is ours, are not ours.
 	w, _ = serve(fail(nil), func(r *http.Request) {
 		r.Header.Add("Origin", "http://localhost:8080")

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
-	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
 
@@ -156,11 +157,14 @@ func (m *Manager) removeUntilGone(sandboxID string, end *ending, r *removal) {
 }
 
 func (m *Manager) removeOnce(sandboxID string, end *ending) error {
-	// Closing cuts retries short, not the attempt itself.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.base), m.cfg.DeleteTimeout)
+	select {
+	case m.tries <- struct{}{}:
+		defer func() { <-m.tries }()
+	case <-m.attempts.Done():
+		return m.attempts.Err()
+	}
+	ctx, cancel := context.WithTimeout(m.attempts, m.cfg.DeleteTimeout)
 	defer cancel()
-	m.tries <- struct{}{}
-	defer func() { <-m.tries }()
 	var endErr error
 	if end != nil {
 		_, endErr = m.end(ctx, *end)
@@ -175,17 +179,19 @@ func (m *Manager) removeOnce(sandboxID string, end *ending) error {
 	return endErr
 }
 
-// endAll ends every session, for a shutdown.
+// endAll ends every session, for a shutdown, and waits for what is being
+// removed.
 func (m *Manager) endAll(ctx context.Context) error {
 	live, err := m.live(ctx)
 	if err != nil {
 		return err
 	}
-	removals := make([]*removal, 0, len(live))
 	for _, rec := range live {
-		removals = append(removals, m.remove(rec.SandboxID,
-			&ending{id: rec.ID, fate: api.FateHostLost, reason: "AgentCube was stopped"}))
+		m.remove(rec.SandboxID, &ending{id: rec.ID, fate: api.FateHostLost, reason: "AgentCube was stopped"})
 	}
+	m.mu.Lock()
+	removals := slices.Collect(maps.Values(m.removals))
+	m.mu.Unlock()
 	for _, r := range removals {
 		select {
 		case <-r.tried:
@@ -194,7 +200,7 @@ func (m *Manager) endAll(ctx context.Context) error {
 		}
 	}
 	if n := m.slots.count(); n > 0 {
-		return httpserve.AsError(fmt.Errorf("%d sandboxes could not be removed", n))
+		return fmt.Errorf("%d sandboxes could not be removed; the next start tries again", n)
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (m *Manager) authenticated(h handler) http.Handler {
 func (m *Manager) create(kind string) http.Handler {
 	return m.authenticated(func(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
 		req := Request{Kind: kind, IdempotencyKey: r.Header.Get(api.HeaderIdempotencyKey)}
-		if err := httpserve.ReadJSON(w, r, maxCreateBody, &req.CreateRequest); err != nil {
+		if err := readCreate(w, r, &req.CreateRequest); err != nil {
 			return err
 		}
 		rec, err := m.Create(r.Context(), who, req)
@@ -75,6 +75,32 @@ func (m *Manager) create(kind string) http.Handler {
 		httpserve.WriteJSON(w, http.StatusOK, created(rec))
 		return nil
 	})
+}
+
+func readCreate(w http.ResponseWriter, r *http.Request, req *api.CreateRequest) error {
+	// The fields of api.CreateRequest, but with pointers that tell null, which
+	// is refused, from the empty string.
+	var body struct {
+		Name      string             `json:"name"`
+		Namespace string             `json:"namespace"`
+		PublicKey string             `json:"publicKey"`
+		TTL       int64              `json:"ttl"`
+		Metadata  map[string]*string `json:"metadata"`
+	}
+	if err := httpserve.ReadJSON(w, r, maxCreateBody, &body); err != nil {
+		return err
+	}
+	*req = api.CreateRequest{Name: body.Name, Namespace: body.Namespace, PublicKey: body.PublicKey, TTL: body.TTL}
+	if body.Metadata != nil {
+		req.Metadata = make(map[string]string, len(body.Metadata))
+	}
+	for k, v := range body.Metadata {
+		if v == nil {
+			return invalid("metadata values must be strings")
+		}
+		req.Metadata[k] = *v
+	}
+	return nil
 }
 
 func created(rec session.Session) api.CreateResponse {

@@ -61,10 +61,12 @@ type Manager struct {
 	routes http.Handler
 	slots  *slots
 
-	base   context.Context // ends with Close
-	cancel context.CancelFunc
-	work   sync.WaitGroup // creations and removals
-	tries  chan struct{}  // bounds removals that run at a time
+	base     context.Context // of creations, and pauses between attempts; ends with Close
+	cancel   context.CancelFunc
+	attempts context.Context // of removals; ends when Close has waited long enough
+	abort    context.CancelFunc
+	work     sync.WaitGroup // creations and removals
+	tries    chan struct{}  // bounds removals that run at a time
 
 	mu        sync.Mutex
 	closing   bool
@@ -89,9 +91,10 @@ func New(cfg Config) *Manager {
 		cfg.SessionChanged = func(session.Session) {}
 	}
 	base, cancel := context.WithCancel(context.Background())
+	attempts, abort := context.WithCancel(context.Background())
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
-		base: base, cancel: cancel, tries: make(chan struct{}, maxParallelRemovals),
+		base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
 		creations: map[string]*creation{}, removals: map[string]*removal{},
 	}
 	m.routes = m.newRoutes()
@@ -145,7 +148,10 @@ func (m *Manager) Close(ctx context.Context) error {
 		err = errors.Join(err, m.endAll(ctx))
 	}
 	m.cancel()
+	stop := context.AfterFunc(ctx, m.abort)
 	m.work.Wait()
+	stop()
+	m.abort()
 	if err != nil {
 		return fmt.Errorf("close manager: %w", err)
 	}

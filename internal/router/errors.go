@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rsa"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
@@ -67,6 +69,9 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return err
 	}
+	if brokeOff(err) {
+		rt.awaitEnd(ctx, c.target)
+	}
 	if rec, getErr := rt.cfg.Sessions.Get(ctx, c.session); getErr == nil && rec.Ended() {
 		rt.targets.changed(rec)
 		return notRunning(rec).WithCause(err)
@@ -78,6 +83,30 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 		return api.Errorf(http.StatusGatewayTimeout, api.CodeSandboxTimeout, "sandbox timeout").WithCause(err)
 	}
 	return api.Errorf(http.StatusServiceUnavailable, api.CodeSandboxUnreachable, "sandbox unreachable").WithCause(err)
+}
+
+// brokeOff reports whether err looks as if the sandbox had just ended.
+func brokeOff(err error) bool {
+	for _, e := range []error{
+		sandbox.ErrNotRunning, sandbox.ErrNotFound, io.EOF, io.ErrUnexpectedEOF,
+		io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitEnd waits a moment for the news that the session of a target has ended.
+func (rt *Router) awaitEnd(ctx context.Context, t *target) {
+	timer := time.NewTimer(rt.cfg.ExitGrace)
+	defer timer.Stop()
+	select {
+	case <-t.done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // verify refuses requests to a key-bound session that its key did not sign, so

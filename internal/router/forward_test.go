@@ -18,6 +18,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/router"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
 
@@ -333,6 +334,27 @@ func TestEndUnnoticed(t *testing.T) {
 		if got := w.do("GET", base+"/", "", header...); got.status != 410 || !strings.Contains(got.body, `"fate":"out-of-memory"`) {
 			t.Errorf("request = %d %s", got.status, got.body)
 		}
+	}
+}
+
+// TestOutOfMemoryUnderWay: the request that killed its sandbox hears of it, though
+// the news comes a little after the connection broke off.
+func TestOutOfMemoryUnderWay(t *testing.T) {
+	t.Parallel()
+	entered := make(chan struct{})
+	w := newWorld(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+	}, func(_ *world, c *router.Config) { c.ExitGrace = guard })
+	rec := w.add(nil)
+	go func() {
+		<-entered
+		_ = w.host.Exit(rec.SandboxID, sandbox.ExitOutOfMemory, "")
+		w.end(rec, api.FateOutOfMemory)
+	}()
+	got := w.do("GET", base+"/", "", "X-Agentcube-Session-Id", rec.ID, "Authorization", "alice")
+	if got.status != 410 || !strings.Contains(got.body, `"fate":"out-of-memory"`) {
+		t.Errorf("request = %d %s", got.status, got.body)
 	}
 }
 

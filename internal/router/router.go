@@ -52,6 +52,9 @@ type Config struct {
 	MaxConcurrent int
 	// DialTimeout bounds the wait for a connection to a sandbox; 0 means 10 s.
 	DialTimeout time.Duration
+	// ExitGrace is how long a request whose sandbox broke off waits to hear
+	// that the session has ended, so that its answer can say why; 0 means 2 s.
+	ExitGrace time.Duration
 }
 
 // Router is the data plane. It keeps what it knows of running sessions in
@@ -71,6 +74,9 @@ func New(cfg Config) *Router {
 	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
+	}
+	if cfg.ExitGrace == 0 {
+		cfg.ExitGrace = 2 * time.Second
 	}
 	rt := &Router{cfg: cfg, log: cfg.Logger}
 	rt.targets = newTargets(rt)

@@ -107,6 +107,7 @@ type target struct {
 	key       *rsa.PublicKey // nil unless the session is key-bound
 	transport *http.Transport
 	activity  activity
+	done      chan struct{} // closed with the target
 
 	mu     sync.Mutex
 	rec    session.Session
@@ -115,7 +116,7 @@ type target struct {
 }
 
 func (rt *Router) newTarget(rec session.Session) *target {
-	t := &target{rt: rt, rec: rec, key: publicKey(rec), conns: map[*trackedConn]struct{}{}}
+	t := &target{rt: rt, rec: rec, key: publicKey(rec), conns: map[*trackedConn]struct{}{}, done: make(chan struct{})}
 	t.activity.init(rt, rec)
 	t.transport = &http.Transport{
 		DialContext:         t.dial,
@@ -196,7 +197,10 @@ func (t *target) track(conn net.Conn) (net.Conn, error) {
 // close ends every connection; requests under way break off.
 func (t *target) close() {
 	t.mu.Lock()
-	t.closed = true
+	if !t.closed {
+		t.closed = true
+		close(t.done)
+	}
 	conns := make([]*trackedConn, 0, len(t.conns))
 	for c := range t.conns {
 		conns = append(conns, c)

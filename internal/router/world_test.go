@@ -113,7 +113,7 @@ func newWorld(t *testing.T, app http.HandlerFunc, set func(*world, *router.Confi
 	cfg := router.Config{
 		Sessions: w.store, Dialer: w.driver, Creator: w, SigningKey: keys().router,
 		Authenticator: tokens{"alice": {Name: "alice"}, "bob": {Name: "bob"}, "root": {Name: "root", Admin: true}},
-		Logger:        slog.New(slog.DiscardHandler),
+		Logger:        slog.New(slog.DiscardHandler), ExitGrace: time.Millisecond,
 	}
 	if set != nil {
 		set(w, &cfg)
