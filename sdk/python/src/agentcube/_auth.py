@@ -93,7 +93,6 @@ class SessionKey:
         self._lock = threading.Lock()
         self._key: RSAPrivateKey | None = None
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
         if pem is not None:
             self._key = _load_private_key(pem)
             return
@@ -129,10 +128,9 @@ class SessionKey:
         return jwt.encode(dict(claims), self._private_key(), algorithm="RS256")
 
     def _private_key(self) -> RSAPrivateKey:
-        # After a fork the thread is gone and its object says nothing.
-        if self._thread is not None and self._pid == os.getpid():
+        if self._thread is not None:
             self._thread.join()
-        if self._key is None:
+        if self._key is None:  # in a process forked off while the thread was at it
             with self._lock:
                 if self._key is None:
                     self._key = _new_private_key()

@@ -23,8 +23,8 @@ Progress = Callable[[int, int], object]
 _EXECUTE_GRACE = 5.0
 _CHUNK = 256 * 1024
 _FILE_MODE = "0644"
-# What the README shows as a JSON write: larger content would grow by a third in base64
-# and pass the 32 MiB that older servers take.
+# Content above this is streamed as multipart: base64 makes it a third longer, and older
+# servers take bodies of up to 32 MiB.
 MAX_JSON_CONTENT = 16 * 1024 * 1024
 
 

@@ -316,19 +316,23 @@ def test_an_early_refusal_of_a_large_upload(
     with local.open("wb") as file:
         file.truncate(64 * 1024 * 1024)
 
+    refused = threading.Event()
+
     def refuse(handler: Any) -> None:
-        handler.rfile.read(1000)
         handler.answer(413, {"error": "request body too large", "code": 413, "reason": "TOO_LARGE"})
+        # With input unread this resets the connection, under the client's hands.
+        handler.connection.close()
         handler.close_connection = True
-        # Let the answer arrive before the reset that unread input causes.
-        handler.connection.shutdown(1)
-        while handler.rfile.read(65536):
-            pass
+        refused.set()
+
+    def wait_for_the_refusal(done: int, total: int) -> None:
+        if done:
+            assert refused.wait(60)
 
     client.start()
     peer.on("POST", FILES, refuse)
     with pytest.raises(PayloadTooLargeError, match="too large"):
-        client.upload_file(local, "large")
+        client.upload_file(local, "large", progress=wait_for_the_refusal)
 
 
 def test_an_upload_that_is_given_up(

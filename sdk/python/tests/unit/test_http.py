@@ -41,6 +41,17 @@ def test_the_answer_of_an_error_is_read_so_that_its_connection_is_kept(
     assert peer.state.connections == 1
 
 
+def test_an_answer_that_is_not_read_to_its_end_costs_the_connection(
+    peer: Peer, client: CodeInterpreterClient
+) -> None:
+    client.start()
+    peer.answer("GET", "/api/files", 500, b"x" * 1_000_000)
+    with pytest.raises(APIStatusError):
+        client.list_files()
+    assert client.list_files() == []
+    assert peer.state.connections == 2
+
+
 def test_a_connection_that_the_server_closed_is_not_used_again(
     peer: Peer, client: CodeInterpreterClient
 ) -> None:

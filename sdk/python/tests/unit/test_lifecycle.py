@@ -443,6 +443,47 @@ def test_a_child_process_leaves_its_parents_session_alone(peer: Peer) -> None:
     assert len(peer.requests("DELETE")) == 1
 
 
+def test_a_child_process_that_ends_without_a_block_deletes_nothing(peer: Peer) -> None:
+    done = run_python(
+        """
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from agentcube import CodeInterpreterClient
+        client = CodeInterpreterClient()
+        client.start()
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(0)
+        os.waitpid(pid, 0)
+        print(client.execute_command("echo parent"), end="")
+        client.stop()
+        """,
+        peer,
+    )
+    assert (done.stdout, done.stderr) == ("parent\n", "")
+
+
+def test_a_child_process_makes_connections_of_its_own(peer: Peer) -> None:
+    done = run_python(
+        """
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from agentcube import CodeInterpreterClient
+        with CodeInterpreterClient() as client:
+            for _ in range(3):
+                pid = os.fork()
+                if pid == 0:
+                    client.execute_command("true")
+                    os._exit(0)
+                os.waitpid(pid, 0)
+            client.execute_command("true")
+        """,
+        peer,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert peer.state.connections == 4
+
+
 # Threads
 
 
