@@ -46,7 +46,7 @@ var keys = sync.OnceValue(func() (k struct{ router, client, stranger *rsa.Privat
 })
 
 // sdkToken is what the Python SDK signs a request with.
-func sdkToken(t *testing.T, key *rsa.PrivateKey) string {
+func sdkToken(t testing.TB, key *rsa.PrivateKey) string {
 	t.Helper()
 	token, err := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
 		"iss": "sdk-client", "iat": time.Now().Unix(), "exp": time.Now().Add(5 * time.Minute).Unix(),
@@ -73,7 +73,7 @@ func (ts tokens) Authenticate(r *http.Request) (auth.Principal, error) {
 
 // world is a Router before sandboxes in memory, on a listener of its own.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	host   *fake.Host
 	driver *fake.Driver
 	store  *sqlite.Store
@@ -92,7 +92,7 @@ func (w *world) CreateManaged(_ context.Context, owner auth.Principal, kind, nam
 
 // newWorld serves app on AgentPort of every sandbox; set changes the Router's
 // settings, and may be nil.
-func newWorld(t *testing.T, app http.HandlerFunc, set func(*world, *router.Config)) *world {
+func newWorld(t testing.TB, app http.HandlerFunc, set func(*world, *router.Config)) *world {
 	t.Helper()
 	w := &world{t: t}
 	w.host = fake.NewHost(func(sandbox.Spec) map[uint16]http.Handler {
@@ -163,7 +163,7 @@ func (w *world) add(change func(*session.Session)) session.Session {
 }
 
 // keyBound makes a session one of the client's key.
-func keyBound(t *testing.T) func(*session.Session) {
+func keyBound(t testing.TB) func(*session.Session) {
 	text, err := auth.PublicKeyPEM(&keys().client.PublicKey)
 	if err != nil {
 		t.Fatal(err)
