@@ -44,8 +44,8 @@ type cgroups struct {
 
 // group is the control group of one command.
 type group struct {
-	dir          string
-	tasks, procs *os.File
+	dir   string
+	tasks *os.File
 }
 
 // openCgroups mounts what is needed below dir. limitErr says why processes
@@ -137,10 +137,7 @@ func (c *cgroups) acquire() (*group, error) {
 		return nil, fmt.Errorf("make control group: %w", err)
 	}
 	var err error
-	if g.tasks, err = os.OpenFile(filepath.Join(g.dir, "tasks"), os.O_WRONLY, 0); err == nil {
-		g.procs, err = os.Open(filepath.Join(g.dir, "cgroup.procs"))
-	}
-	if err != nil {
+	if g.tasks, err = os.OpenFile(filepath.Join(g.dir, "tasks"), os.O_WRONLY, 0); err != nil {
 		g.close()
 		return nil, fmt.Errorf("open control group: %w", err)
 	}
@@ -184,14 +181,10 @@ func step(tasks *os.File) error {
 
 // members returns the processes in g, without PicoD's own.
 func (g *group) members() ([]int, error) {
-	var text []byte
-	chunk := make([]byte, 4096)
-	for {
-		n, err := g.procs.ReadAt(chunk, int64(len(text)))
-		text = append(text, chunk[:n]...)
-		if n == 0 || err != nil {
-			break
-		}
+	// Opened anew each time: an open file goes on showing an old list.
+	text, err := os.ReadFile(filepath.Join(g.dir, "cgroup.procs"))
+	if err != nil {
+		return nil, fmt.Errorf("read control group: %w", err)
 	}
 	var pids []int
 	for _, line := range strings.Fields(string(text)) {
@@ -292,9 +285,6 @@ func (c *cgroups) close() {
 func (g *group) close() {
 	if g.tasks != nil {
 		_ = g.tasks.Close()
-	}
-	if g.procs != nil {
-		_ = g.procs.Close()
 	}
 	removeGroup(g.dir)
 }

@@ -217,6 +217,40 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestCloseLeavesNothing: what is in the background when the daemon ends ends
+// too, and its groups with it. An open membership file used to show old lists.
+func TestCloseLeavesNothing(t *testing.T) {
+	kinds(t, func(t *testing.T, cfg Config) {
+		cfg.MaxProcesses = 60
+		r := open(t, cfg)
+		mark := fmt.Sprintf("%d.25", 200000+os.Getpid())
+		for range 3 {
+			r.Run(t.Context(), shell("for i in $(seq 5); do sleep "+mark+" & setsid sleep "+mark+" & done")).Release()
+		}
+		if n := len(marked(mark)); n != 30 {
+			t.Errorf("%d processes run in the background", n)
+		}
+		groups := r.cgroups
+		r.Close()
+		gone(t, mark)
+		if groups == nil {
+			return
+		}
+		for options, group := range map[string]string{"pids": groups.capped, "none,name=picod": groups.base} {
+			dir := t.TempDir()
+			if err := mountCgroup(dir, options); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, filepath.Base(group))); err == nil {
+				t.Errorf("%s is left", group)
+			}
+			if err := unix.Unmount(dir, 0); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 func TestProcessLimit(t *testing.T) {
 	r := open(t, Config{CgroupDir: t.TempDir(), MaxProcesses: 20, ReapOrphans: true})
 	t.Run("bomb", func(t *testing.T) {
