@@ -37,7 +37,6 @@ class Request:
         body_sha256: Hash of a JSON body, which the signature binds; None for other bodies.
         read_timeout: Seconds to wait for the answer, or for progress while streaming.
         timeout_option: The option of the client that ``read_timeout`` comes from.
-        repeatable: Whether the server can tell a repetition from a second request.
     """
 
     method: str
@@ -49,7 +48,6 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Multipart | None = field(default=None, repr=False)
     body_sha256: str | None = None
-    repeatable: bool = False
 
 
 class Multipart:
@@ -115,7 +113,6 @@ def create_session(settings: Settings, public_key: str | None, idempotency_key: 
         timeout_option="create_timeout",
         headers={"Content-Type": "application/json", "Idempotency-Key": idempotency_key},
         body=_json(fields),
-        repeatable=True,
     )
 
 
@@ -129,7 +126,6 @@ def delete_session(settings: Settings, session_id: str) -> Request:
         target=f"{settings.workload_manager.prefix}/v1/code-interpreter/sessions/{escaped}",
         read_timeout=settings.timeouts.control,
         timeout_option="control_timeout",
-        repeatable=True,
     )
 
 

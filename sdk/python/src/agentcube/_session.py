@@ -7,7 +7,9 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from . import _requests, _responses
 from ._auth import BearerTokens, SessionKey, request_claims
@@ -25,6 +27,8 @@ from .exceptions import (
 
 logger = logging.getLogger("agentcube")
 
+T = TypeVar("T")
+
 # Far above what servers send: it only keeps a runaway answer from filling the memory.
 MAX_ANSWER = 256 * 1024 * 1024
 _MAX_ERROR_BODY = 64 * 1024
@@ -32,6 +36,7 @@ _BACKOFF = 0.1  # seconds, doubled with each attempt
 _MAX_BACKOFF = 2.0
 _MAX_RETRY_AFTER = 30.0
 _FORGOTTEN_TIMEOUT = 2.0
+_GOOD = (200, 201, 204)
 _GONE = (404, 410)
 _BUSY = (429, 503)
 _NOT_SENT = ("refused",)
@@ -129,7 +134,10 @@ class Session:
     def call(self, request: Request) -> bytes:
         """Send a data-plane request and read the whole answer."""
         with self.open(request) as response:
-            return self._read(request, response)
+            try:
+                return _read(response)
+            except TransportError as error:
+                raise _connection_error(request, error) from error
 
     def open(self, request: Request) -> Response:
         """Send a data-plane request; the body of a good answer is left to be read.
@@ -140,7 +148,7 @@ class Session:
             APIConnectionError: No answer.
             APIStatusError: The server refused.
         """
-        return self._send(request, _NOT_SENT)
+        return self._retried(request, _NOT_SENT, lambda: self._attempt(request))
 
     def _create(self) -> str:
         public_key = self._key.public_key_field() if self._key is not None else None
@@ -149,8 +157,7 @@ class Session:
         attempt = 0
         while True:
             try:
-                with self._send(request, _NOT_ANSWERED) as response:
-                    return _responses.session_id(request, self._read(request, response))
+                return _responses.session_id(request, self._control(request))
             except APIStatusError as error:
                 busy = error.status in _BUSY or error.code == "SESSION_NOT_READY"
                 if not busy or attempt >= self.settings.max_retries:
@@ -161,66 +168,67 @@ class Session:
             attempt += 1
 
     def _delete(self, session_id: str) -> None:
-        request = _requests.delete_session(self.settings, session_id)
         try:
-            with self._send(request, _NOT_ANSWERED) as response:
-                self._read(request, response)
+            self._control(_requests.delete_session(self.settings, session_id))
         except APIStatusError as error:
             if error.status not in _GONE:
                 raise
         logger.debug("session deleted id=%s", session_id)
 
-    def _send(self, request: Request, again_after: tuple[str, ...]) -> Response:
+    def _control(self, request: Request) -> bytes:
+        """Send a request that the server recognises when it is repeated."""
+
+        def exchange() -> bytes:
+            with self._attempt(request) as response:
+                return _read(response)
+
+        return self._retried(request, _NOT_ANSWERED, exchange)
+
+    def _retried(self, request: Request, again_after: tuple[str, ...], act: Callable[[], T]) -> T:
         attempt = 0
         while True:
-            started = time.monotonic()
             try:
-                response = self._transport.send(request, self._authorization(request))
-                break
+                return act()
             except TransportError as error:
-                logger.debug(
-                    "request failed %s %s %s: %s",
-                    request.method,
-                    request.endpoint,
-                    request.target,
-                    error.kind,
-                )
+                logger.debug("no answer %s %s: %s", request.method, request.endpoint, error.kind)
                 if error.kind not in again_after or attempt >= self.settings.max_retries:
                     raise _connection_error(request, error) from error
             time.sleep(_backoff(attempt))
             attempt += 1
+
+    def _attempt(self, request: Request) -> Response:
+        started = time.monotonic()
+        response = self._transport.send(request, self._authorization(request))
         logger.debug(
-            "request %s %s%s status=%d request_id=%s seconds=%.3f",
+            "answer %s %s://%s%s status=%d request_id=%s seconds=%.3f",
             request.method,
-            request.endpoint,
-            request.target.removeprefix(request.endpoint.prefix),
+            request.endpoint.scheme,
+            request.endpoint.netloc,
+            request.target,
             response.status,
             response.headers.get("x-request-id", "-"),
             time.monotonic() - started,
         )
-        if response.status not in (200, 201, 204):
-            with response:
-                try:
-                    body = response.read(_MAX_ERROR_BODY)
-                except TransportError:
-                    body = b""
-            raise _responses.status_error(request, response.status, response.headers, body)
-        return response
+        if response.status in _GOOD:
+            return response
+        with response:
+            try:
+                body = response.read(_MAX_ERROR_BODY)
+            except TransportError:
+                body = b""
+        raise _responses.status_error(request, response.status, response.headers, body)
 
     def _authorization(self, request: Request) -> str | None:
         if request.plane == "data" and self._key is not None:
             return self._key.sign(request_claims(request.body_sha256))
         return self._tokens.token_for(request.endpoint)
 
-    @staticmethod
-    def _read(request: Request, response: Response) -> bytes:
-        try:
-            body = response.read(MAX_ANSWER)
-        except TransportError as error:
-            raise _connection_error(request, error) from error
-        if len(body) > MAX_ANSWER:
-            raise InvalidResponseError(f"the answer is longer than {MAX_ANSWER} bytes")
-        return body
+
+def _read(response: Response) -> bytes:
+    body = response.read(MAX_ANSWER)
+    if len(body) > MAX_ANSWER:
+        raise InvalidResponseError(f"the answer is longer than {MAX_ANSWER} bytes")
+    return body
 
 
 def _backoff(attempt: int) -> float:

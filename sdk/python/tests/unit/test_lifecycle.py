@@ -311,6 +311,29 @@ def test_a_lost_answer_makes_no_second_session(
     assert len(sleeps) == 1
 
 
+def test_half_an_answer_makes_no_second_session(
+    peer: Peer, client: CodeInterpreterClient, sleeps: list[float]
+) -> None:
+    def create_and_answer_half(handler: Handler) -> None:
+        handler.seen.body = handler.rfile.read(int(handler.headers["Content-Length"]))
+
+        def half(status: int, body: object, headers: object = None) -> None:
+            handler.send_response(status)
+            handler.send_header("Content-Length", "100")
+            handler.end_headers()
+            handler.wfile.write(b'{"sessionId": "')
+            handler.drop()
+
+        handler.answer = half  # type: ignore[method-assign]
+        handler.create("r")
+
+    peer.on("POST", CREATE, create_and_answer_half)
+    with client:
+        assert len(peer.state.sessions) == 1
+    assert peer.live == []
+    assert len(sleeps) == 1
+
+
 def test_a_create_in_progress_is_waited_for(
     peer: Peer, client: CodeInterpreterClient, sleeps: list[float]
 ) -> None:
