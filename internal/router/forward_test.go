@@ -347,11 +347,15 @@ func TestOutOfMemoryUnderWay(t *testing.T) {
 		<-r.Context().Done()
 	}, func(_ *world, c *router.Config) { c.ExitGrace = guard })
 	rec := w.add(nil)
-	go func() {
+	var killer sync.WaitGroup
+	defer killer.Wait()
+	killer.Go(func() {
 		<-entered
-		_ = w.host.Exit(rec.SandboxID, sandbox.ExitOutOfMemory, "")
+		if err := w.host.Exit(rec.SandboxID, sandbox.ExitOutOfMemory, ""); err != nil {
+			t.Error(err)
+		}
 		w.end(rec, api.FateOutOfMemory)
-	}()
+	})
 	got := w.do("GET", base+"/", "", "X-Agentcube-Session-Id", rec.ID, "Authorization", "alice")
 	if got.status != 410 || !strings.Contains(got.body, `"fate":"out-of-memory"`) {
 		t.Errorf("request = %d %s", got.status, got.body)
