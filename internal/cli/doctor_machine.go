@@ -79,14 +79,18 @@ func checkErofs(ctx context.Context) []check {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	// Its first line is name and version, whatever becomes of the rest: not
-	// every release knows an option for that, or ends with 0.
+	// Not every release has an option for its version, or ends with 0 after a
+	// help text; what counts is that it runs and says who it is.
 	out, err := exec.CommandContext(ctx, path, "--help").CombinedOutput()
-	version, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	if !strings.Contains(version, name) {
+	if !strings.Contains(string(out), "FILE") {
 		return []check{fail(name, fmt.Sprintf("%s does not run: %v", path, err), install)}
 	}
-	return []check{pass(name, "%s (%s)", path, version)}
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, name+" ") {
+			return []check{pass(name, "%s (%s)", path, strings.TrimSpace(line))}
+		}
+	}
+	return []check{pass(name, "%s", path)}
 }
 
 // checkDriver starts a driver on an empty folder, without sandboxes, and asks
@@ -96,7 +100,8 @@ func checkDriver(ctx context.Context) []check {
 	if os.Geteuid() != 0 {
 		return []check{warn(name, "not looked at, as this is not root", "sudo agentcube doctor")}
 	}
-	dir, err := os.MkdirTemp("", "agentcube-doctor-")
+	// Not the configured temporary folder: names of sockets must be short.
+	dir, err := os.MkdirTemp("/tmp", "agentcube-doctor-")
 	if err != nil {
 		return []check{fail(name, err.Error(), "")}
 	}

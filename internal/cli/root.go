@@ -139,6 +139,22 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// passThrough makes the exit code of cmd that of the command it runs: what
+// AgentCube fails at itself, from the first flag on, has codes of its own. The
+// flags end at the first argument, for what follows may have flags, too.
+func (a *app) passThrough(cmd *cobra.Command) {
+	cmd.Flags().SetInterspersed(false)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		a.passthrough = true
+		return usageError(cmd, err)
+	})
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, list []string) error {
+		a.passthrough = true
+		return check(cmd, list)
+	}
+}
+
 // logger logs to stderr: warnings only, or everything with --verbose.
 func (a *app) logger() *slog.Logger {
 	level := slog.LevelWarn

@@ -50,16 +50,13 @@ help exit-codes" for the codes of AgentCube itself.`,
 		Example: `  agentcube run -- python3 -c 'print(1)'
   agentcube run script.py --its-own-flag
   agentcube run --in data.csv --out summary.csv summarise.py`,
-		Args: func(cmd *cobra.Command, list []string) error {
-			a.passthrough = true
-			return args(cobra.MinimumNArgs(1))(cmd, list)
-		},
+		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			return runOnce(cmd.Context(), a, o, list, cmd.ArgsLenAtDash() == 0)
 		},
 	}
+	a.passThrough(cmd)
 	flags := cmd.Flags()
-	flags.SetInterspersed(false)
 	flags.StringVarP(&o.template, "template", "t", client.DefaultTemplate, "template to make the session from, as `name` or namespace/name")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Minute, "ends the command after this time")
 	flags.StringArrayVar(&o.in, "in", nil, "copy a file or folder in before the run, as `local[:remote]`; may be repeated")
@@ -72,7 +69,6 @@ help exit-codes" for the codes of AgentCube itself.`,
 }
 
 func runOnce(ctx context.Context, a *app, o runOptions, list []string, isCommand bool) (err error) {
-	a.passthrough = true
 	req, script, err := o.request(list, isCommand)
 	if err != nil {
 		return err

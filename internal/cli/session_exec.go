@@ -21,7 +21,6 @@ func newSessionExec(a *app) *cobra.Command {
 		Long: "Exec runs a command and passes its output and exit code through; see\n" +
 			"\"agentcube help exit-codes\" for the codes of AgentCube itself. No shell is involved.",
 		Args: func(cmd *cobra.Command, list []string) error {
-			a.passthrough = true
 			if len(execCommand(list)) == 0 {
 				return usageError(cmd, errors.New("name a session and, after --, a command"))
 			}
@@ -53,8 +52,8 @@ func newSessionExec(a *app) *cobra.Command {
 			return execute(cmd.Context(), a, s, req, func() error { return nil })
 		},
 	}
+	a.passThrough(cmd)
 	flags := cmd.Flags()
-	flags.SetInterspersed(false)
 	flags.DurationVar(&timeout, "timeout", client.DefaultTimeout, "ends the command after this time")
 	flags.StringArrayVarP(&env, "env", "e", nil, "environment of the command, as `KEY=value`; may be repeated")
 	flags.StringVarP(&workdir, "workdir", "w", "", "working `directory` of the command (default the workspace)")
