@@ -78,7 +78,21 @@ func (r *reaper) sweep() {
 		if _, owned := r.owned[int(info.pid)]; owned {
 			return
 		}
-		_, _ = unix.Wait4(int(info.pid), nil, unix.WNOHANG, nil)
+		if got, err := unix.Wait4(int(info.pid), nil, unix.WNOHANG, nil); got != int(info.pid) && !errors.Is(err, unix.EINTR) {
+			r.sweepEach()
+			return
+		}
+	}
+}
+
+// sweepEach collects what /proc shows as ended children. It is needed where
+// the kernel reports a child that it does not let be collected yet: gVisor was
+// seen to do so, and asking it again and again would hold everybody up.
+func (r *reaper) sweepEach() {
+	for _, p := range processes() {
+		if _, owned := r.owned[p.pid]; p.zombie && p.parent == os.Getpid() && !owned {
+			_, _ = unix.Wait4(p.pid, nil, unix.WNOHANG, nil)
+		}
 	}
 }
 
