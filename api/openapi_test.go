@@ -9,7 +9,7 @@ import (
 	"encoding/json"
 	"go/ast"
 	"go/parser"
-	"go/token"
+	gotoken "go/token"
 	"io"
 	"log/slog"
 	"net/http"
@@ -62,23 +62,22 @@ func newTour(t *testing.T) *tour {
 		}
 	}
 	tr := &tour{t: t, check: check, doc: doc, seen: map[string]bool{}, token: "ac_" + strings.Repeat("x", 43)}
-	tr.handler = tr.serve()
+	tr.handler = servePlanes(t, tr.token, func(sandbox.Spec) map[uint16]http.Handler {
+		return map[uint16]http.Handler{sandbox.AgentPort: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })}
+	})
 	return tr
 }
 
-// serve is the control plane and the Router on one listener, over sandboxes in
-// memory.
-func (tr *tour) serve() http.Handler {
-	t := tr.t
+// servePlanes is the control plane and the Router as one handler, over sandboxes
+// in memory in which agent answers.
+func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16]http.Handler) http.Handler {
+	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	host := fake.NewHost(func(sandbox.Spec) map[uint16]http.Handler {
-		return map[uint16]http.Handler{sandbox.AgentPort: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })}
-	})
-	driver := fake.New(fake.Config{Host: host})
+	driver := fake.New(fake.Config{Host: fake.NewHost(agent)})
 	store := sqlite.New(filepath.Join(t.TempDir(), "sessions.db"))
 	for _, open := range []func(context.Context) error{driver.Open, store.Open} {
 		if err := open(t.Context()); err != nil {
@@ -91,16 +90,16 @@ func (tr *tour) serve() http.Handler {
 		AuthMode: template.AuthPicoD, IdleTimeout: time.Hour, MaxDuration: time.Hour,
 		Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 8080}},
 	}
-	agent, demanding := tmpl, tmpl
-	agent.Kind, agent.Name = api.KindAgentRuntime, "agent"
+	runtime, demanding := tmpl, tmpl
+	runtime.Kind, runtime.Name = api.KindAgentRuntime, "agent"
 	demanding.Name, demanding.MinIsolation = "demanding", "kata"
 	m := manager.New(manager.Config{
-		Store: store, Driver: driver, Templates: template.NewSet(tmpl, agent, demanding),
-		Authenticator: auth.NewLocal(tr.token), BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
+		Store: store, Driver: driver, Templates: template.NewSet(tmpl, runtime, demanding),
+		Authenticator: auth.NewLocal(token), BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
 		SessionChanged: func(s session.Session) { rt.SessionChanged(s) }, MaxSandboxes: 4,
 	})
 	rt = router.New(router.Config{
-		Sessions: store, Dialer: driver, Creator: m, Authenticator: auth.NewLocal(tr.token), SigningKey: key, Logger: logger,
+		Sessions: store, Dialer: driver, Creator: m, Authenticator: auth.NewLocal(token), SigningKey: key, Logger: logger,
 	})
 	if err := m.Open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -287,7 +286,7 @@ func (tr *tour) everyOperation() {
 // are the same.
 func TestCodesAreDescribed(t *testing.T) {
 	t.Parallel()
-	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
+	file, err := parser.ParseFile(gotoken.NewFileSet(), "errors.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
