@@ -21,6 +21,9 @@ import (
 // understood by every kernel that has the file.
 const noLimit = "4194304"
 
+// manyMembers is how many processes make a tree look like a fork bomb.
+const manyMembers = 8
+
 // cgroups owns the control groups of the commands.
 type cgroups struct {
 	track  string // mount point of the hierarchy that only tells who belongs to whom
@@ -200,8 +203,8 @@ func (g *group) members() ([]int, error) {
 }
 
 // kill ends every process in g and returns when none is left or patience ends.
-// A tree that forks while it is killed has all forks of all commands refused
-// until it is gone.
+// A tree that is large or forks while it is killed has all forks of all
+// commands refused until it is gone.
 func (c *cgroups) kill(g *group, patience time.Duration) {
 	hit := map[int]bool{}
 	frozen := false
@@ -213,7 +216,7 @@ func (c *cgroups) kill(g *group, patience time.Duration) {
 			break
 		}
 		outrun := len(hit) > 0 && slices.ContainsFunc(pids, func(pid int) bool { return !hit[pid] })
-		if outrun && !frozen && c.limitTasks != nil {
+		if (outrun || len(pids) > manyMembers) && !frozen && c.limitTasks != nil {
 			frozen = true
 			c.freeze()
 		}

@@ -62,27 +62,34 @@ func (r *reaper) poke() {
 }
 
 // sweep collects orphans until none waits, or until the next one to be
-// collected belongs to a command; that one's owner pokes when it has it.
+// collected belongs to a command; that one's owner pokes when it has it. The
+// lock is free in between: a tree that dies and forks keeps orphans coming.
 func (r *reaper) sweep() {
+	for r.sweepOne() {
+	}
+}
+
+// sweepOne reports whether there may be more to collect.
+func (r *reaper) sweepOne() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for {
-		var info siginfo
-		err := info.peek()
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil || info.pid == 0 {
-			return
-		}
-		if _, owned := r.owned[int(info.pid)]; owned {
-			return
-		}
-		if got, err := unix.Wait4(int(info.pid), nil, unix.WNOHANG, nil); got != int(info.pid) && !errors.Is(err, unix.EINTR) {
-			r.sweepEach()
-			return
-		}
+	var info siginfo
+	err := info.peek()
+	if errors.Is(err, unix.EINTR) {
+		return true
 	}
+	if err != nil || info.pid == 0 {
+		return false
+	}
+	if _, owned := r.owned[int(info.pid)]; owned {
+		return false
+	}
+	got, err := unix.Wait4(int(info.pid), nil, unix.WNOHANG, nil)
+	if got == int(info.pid) || errors.Is(err, unix.EINTR) {
+		return true
+	}
+	r.sweepEach()
+	return false
 }
 
 // sweepEach collects what /proc shows as ended children. It is needed where
