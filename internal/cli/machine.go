@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,18 +30,53 @@ func platform(ctx context.Context, setting string) string {
 	return "systrap"
 }
 
-// probeKVM returns nil when a virtual machine can be made here.
+// probeKVM returns nil when a virtual machine can be made here. A process of
+// its own tries: where it hangs in the kernel neither it nor a process that
+// waits for it could end.
 func probeKVM(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, kvmProbeTimeout)
-	defer cancel()
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		return fmt.Errorf("look for /dev/kvm: %w", reason(err))
+	}
+	var out bytes.Buffer
+	cmd := exec.Command("/proc/self/exe", probeKVMCommand)
+	cmd.Args[0] = "agentcube"
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start probe of /dev/kvm: %w", err)
+	}
 	done := make(chan error, 1)
-	// A probe that hangs in the kernel cannot be ended; it is left behind.
-	go func() { done <- makeVM() }()
+	go func() { done <- cmd.Wait() }()
+	timeout := time.NewTimer(kvmProbeTimeout)
+	defer timeout.Stop()
 	select {
 	case err := <-done:
-		return err
+		if err != nil {
+			return fmt.Errorf("try /dev/kvm: %s", strings.TrimSpace(out.String()))
+		}
+		return nil
+	case <-timeout.C:
 	case <-ctx.Done():
-		return errors.New("/dev/kvm does not answer")
+	}
+	_ = cmd.Process.Kill()
+	return errors.New("try /dev/kvm: it does not answer")
+}
+
+const probeKVMCommand = "probe-kvm"
+
+// newProbeKVM is the other side of probeKVM.
+func newProbeKVM(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:    probeKVMCommand,
+		Short:  "Try to make a virtual machine",
+		Hidden: true,
+		Args:   args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			if err := makeVM(); err != nil {
+				fmt.Fprintln(a.Stdout, err)
+				return exitWith(exitFailure)
+			}
+			return nil
+		},
 	}
 }
 

@@ -100,7 +100,7 @@ func newRoot(a *app) *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(a), newRun(a), newSession(a), newImage(a), newTemplate(a), newDoctor(a),
-		newConfig(a), newToken(a), newBench(a), newVersion(a), newExitCodes(),
+		newConfig(a), newToken(a), newBench(a), newVersion(a), newExitCodes(), newProbeKVM(a),
 	)
 	return root
 }
