@@ -1,12 +1,17 @@
 package proc
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// errJoin says that the thread could not step into the groups of a command.
+var errJoin = errors.New("start command")
 
 // fork starts the child from a thread that is inside the command's groups for
 // just as long, so that the child is inside them from its first instruction.
@@ -23,7 +28,7 @@ func (r *Runner) fork(c *child, file string, argv []string, attr *syscall.ProcAt
 			runtime.UnlockOSThread()
 		}()
 		if err := r.cgroups.enter(c.group); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errJoin, err)
 		}
 	}
 	r.reaper.mu.Lock()

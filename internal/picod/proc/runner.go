@@ -257,6 +257,12 @@ func (r *Runner) start(cmd Command) (_ *child, err error) {
 	}
 	for try := 0; ; try++ {
 		err = r.fork(c, file, cmd.Argv, attr)
+		for n := 0; errors.Is(err, errJoin) && n < forkRetries; n++ {
+			// Threads were seen in gVisor that no group takes in: try others.
+			done := make(chan error)
+			go func() { done <- r.fork(c, file, cmd.Argv, attr) }()
+			err = <-done
+		}
 		// What was just killed counts until it is reaped, which takes a moment.
 		if !errors.Is(err, unix.EAGAIN) || r.cfg.MaxProcesses == 0 || try == forkRetries {
 			return c, err
