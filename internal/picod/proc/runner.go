@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strconv"
@@ -82,6 +83,7 @@ type Runner struct {
 	mu        sync.Mutex
 	lingering map[*os.File]struct{}
 	drains    sync.WaitGroup
+	runs      sync.WaitGroup
 	live      map[*child]struct{}
 	closed    bool
 	serial    int
@@ -142,6 +144,7 @@ func (r *Runner) Close() {
 		c.kill()
 	}
 	r.mu.Unlock()
+	r.runs.Wait() // what was just killed ends within its grace
 	if r.cgroups != nil {
 		r.cgroups.killAll(closePatience)
 	} else {
@@ -175,6 +178,15 @@ func (r *Runner) Run(ctx context.Context, cmd Command) *Result {
 		res.TimedOut, res.ExitCode = true, 124
 		return res
 	}
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		res.ExitCode, res.StartError = 1, fs.ErrClosed.Error()
+		return res
+	}
+	r.runs.Add(1)
+	r.mu.Unlock()
+	defer r.runs.Done()
 	c, err := r.start(cmd)
 	if err != nil {
 		res.ExitCode, res.StartError = 1, startError(cmd.Argv[0], r.cfg.MaxProcesses, err)
