@@ -44,6 +44,41 @@ func TestBusySessionStays(t *testing.T) {
 	w.eventuallyEnded(id, api.FateIdle)
 }
 
+// TestUsedAtTheLastMoment: a request that comes between the finding of an idle
+// session and its end saves it.
+func TestUsedAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.templates[0].IdleTimeout = 50 * time.Millisecond
+	saved := make(chan time.Time, 1)
+	w.wrapStore = func(s session.Store) session.Store { return &lateTouch{Store: s, saved: saved} }
+	n := w.start()
+	id := n.create().SessionID
+	at := <-saved
+	rec := w.eventuallyEnded(id, api.FateIdle)
+	if rec.LastActivity.Before(at) || rec.EndedAt.Sub(at) < rec.IdleTimeout {
+		t.Errorf("ended %v after the request that should have saved it for %v", rec.EndedAt.Sub(at), rec.IdleTimeout)
+	}
+}
+
+// lateTouch uses the first session that is found to be due.
+type lateTouch struct {
+	session.Store
+	saved chan time.Time
+	done  bool // Due is called by one goroutine
+}
+
+func (l *lateTouch) Due(ctx context.Context, now time.Time, limit int) ([]session.Session, error) {
+	due, err := l.Store.Due(ctx, now, limit)
+	if len(due) > 0 && !l.done {
+		l.done = true
+		at := time.Now().UTC()
+		err = errors.Join(err, l.Store.Touch(ctx, due[0].ID, at))
+		l.saved <- at
+	}
+	return due, err
+}
+
 func TestOldSessionEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -377,6 +377,9 @@ func TestEndWhileLookingUp(t *testing.T) {
 	if got.status != 410 {
 		t.Errorf("request = %d %s, want 410", got.status, got.body)
 	}
+	if n := w.dials.Load(); n != 0 {
+		t.Errorf("the sandbox of an ended session was dialled %d times", n)
+	}
 }
 
 // lateSessions lets something happen between the first reading of a record
