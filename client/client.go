@@ -44,7 +44,7 @@ type Config struct {
 	// must never reach another one.
 	LocalToken string
 	// HTTPClient makes the requests; default is one of its own with pooled
-	// connections and without an overall time-out.
+	// connections, without a proxy and without an overall time-out.
 	HTTPClient *http.Client
 	// StallTimeout is how long an upload or download may stand still before it
 	// fails; default DefaultStallTimeout.
@@ -114,7 +114,6 @@ func (c *Client) ManagerURL() string { return c.manager.String() }
 
 func newTransport() *http.Transport {
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
 		MaxIdleConns:          256,

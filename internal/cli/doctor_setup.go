@@ -104,7 +104,7 @@ func (a *app) checkTemplates(ctx context.Context) []check {
 // checkImage looks for the default image without making a store where there is none.
 func (a *app) checkImage(ctx context.Context) []check {
 	const name = "image"
-	missing := fail(name, a.cfg.DefaultImage+" is missing", "`make image` makes it, `agentcube image import` or `image pull` brings one in")
+	missing := fail(name, a.cfg.DefaultImage+" is missing", "`agentcube image import ARCHIVE "+a.cfg.DefaultImage+"` brings it in")
 	if _, err := os.Stat(a.cfg.ImageDir()); errors.Is(err, fs.ErrNotExist) {
 		return []check{missing}
 	}

@@ -203,7 +203,7 @@ func (s *server) openImages(ctx context.Context, archive string) error {
 		return err
 	}
 	if archive == "" {
-		s.log.Warn("default image is missing", "image", s.cfg.DefaultImage, "fix", "agentcube image import <archive>")
+		s.log.Warn("default image is missing", "image", s.cfg.DefaultImage, "fix", "agentcube image import ARCHIVE "+s.cfg.DefaultImage)
 		return nil
 	}
 	s.log.Info("importing default image", "image", s.cfg.DefaultImage, "archive", archive)
