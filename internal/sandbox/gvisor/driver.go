@@ -77,7 +77,7 @@ func (d *Driver) Open(ctx context.Context) error {
 	if err := os.MkdirAll(d.dir, 0o711); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
-	if err := d.takeLock(); err != nil {
+	if err := d.takeLock(ctx); err != nil {
 		return err
 	}
 	// gVisor's packages log through a global of their own. What they say is
@@ -104,17 +104,31 @@ func (d *Driver) Open(ctx context.Context) error {
 	return nil
 }
 
-func (d *Driver) takeLock() error {
+// takeLock waits a moment for the lock: a process that was killed while it
+// started another leaves its lock to that one until it has begun.
+func (d *Driver) takeLock(ctx context.Context) error {
 	f, err := os.OpenFile(filepath.Join(d.cfg.DataDir, "driver.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock data directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return fmt.Errorf("lock data directory %s: another AgentCube is using it: %w", d.cfg.DataDir, err)
+	const wait, step = 2 * time.Second, 20 * time.Millisecond
+	for waited := time.Duration(0); ; waited += step {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			d.lock = f
+			return nil
+		}
+		if waited >= wait || !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return fmt.Errorf("lock data directory %s: another AgentCube is using it: %w", d.cfg.DataDir, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return ctx.Err()
+		case <-time.After(step):
+		}
 	}
-	d.lock = f
-	return nil
 }
 
 func (d *Driver) releaseLock() {

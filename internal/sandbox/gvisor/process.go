@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,21 +83,31 @@ func (p *process) kill() error {
 
 // startTime is when a process was started, in clock ticks since boot.
 func startTime(pid int) (uint64, error) {
+	_, fields, err := readStat(pid)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// readStat returns a process's name and the fields of proc_pid_stat(5) after
+// it: the state comes first, the parent second, the start time twentieth.
+func readStat(pid int) (name string, fields []string, err error) {
 	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return 0, fmt.Errorf("read start time: %w", err)
+		return "", nil, fmt.Errorf("read process %d: %w", pid, err)
 	}
-	// The command name, in parentheses, may hold anything.
-	i := bytes.LastIndexByte(data, ')')
-	if i < 0 {
-		return 0, errors.New("read start time: malformed stat")
+	// The name, in parentheses, may hold anything.
+	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if open < 0 || end < open {
+		return "", nil, fmt.Errorf("read process %d: malformed stat", pid)
 	}
-	fields := strings.Fields(string(data[i+1:]))
-	const startField = 22 - 3 // the third field is the first after the name
-	if len(fields) <= startField {
-		return 0, errors.New("read start time: malformed stat")
+	fields = strings.Fields(string(data[end+1:]))
+	const least = 20
+	if len(fields) < least {
+		return "", nil, fmt.Errorf("read process %d: malformed stat", pid)
 	}
-	return strconv.ParseUint(fields[startField], 10, 64)
+	return string(data[open+1 : end]), fields, nil
 }
 
 // bootID tells this boot of the machine from every other.
@@ -135,22 +146,14 @@ func descendants(pid int) []int {
 // sentriesBelow finds sentry processes whose bundle is below dir, by bundle
 // directory. They are known from the command line that gVisor gives them.
 func sentriesBelow(dir string) (map[string][]int, error) {
-	entries, err := os.ReadDir("/proc")
+	candidates, err := sentries()
 	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
+		return nil, err
 	}
 	found := map[string][]int{}
 	prefix := "--bundle=" + dir + "/"
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil || !bytes.HasPrefix(cmdline, []byte("runsc")) {
-			continue
-		}
-		for arg := range strings.SplitSeq(string(cmdline), "\x00") {
+	for _, pid := range candidates {
+		for arg := range strings.SplitSeq(string(commandLine(pid)), "\x00") {
 			if rest, ok := strings.CutPrefix(arg, prefix); ok {
 				id, _, _ := strings.Cut(rest, "/")
 				found[id] = append(found[id], pid)
@@ -158,6 +161,48 @@ func sentriesBelow(dir string) (map[string][]int, error) {
 		}
 	}
 	return found, nil
+}
+
+// sentries lists processes that can be sentries: those that were started as
+// /proc/self/exe, less their own children. Command lines are not read here: a
+// guest that keeps the memory map of its stub processes busy could hold that up.
+func sentries() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	parents := map[int]int{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		name, fields, err := readStat(pid)
+		if err != nil || name != "exe" {
+			continue
+		}
+		parents[pid], _ = strconv.Atoi(fields[1])
+	}
+	var out []int
+	for pid, parent := range parents {
+		if _, below := parents[parent]; !below {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
+// commandLine is a process's command line, its parts ended by NUL. A process
+// in the middle of execve has none for a moment.
+func commandLine(pid int) []byte {
+	for range 100 {
+		data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+		if err != nil || len(data) > 0 {
+			return data
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
 
 // killAll ends processes and waits until they are gone.

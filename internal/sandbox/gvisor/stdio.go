@@ -6,32 +6,65 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
 
-// DetachStdio points os.Stdin, os.Stdout and os.Stderr to a null device of our
-// own in dir and returns what os.Stdout and os.Stderr were.
+// DetachStdio makes this process's standard input, output and error a null
+// device of our own in dir, and returns new files for what output and error
+// were. The trace of a crash still goes to the old standard error.
 //
-// gVisor hands these three files to the first process in each sandbox, and
+// gVisor hands the three files to the first process in each sandbox, and
 // changes their owner to the user that the sandbox runs as on the host. A
 // program must therefore call this once, before Open, so that neither its
 // terminal nor the machine's /dev/null is given away.
 func DetachStdio(dir string) (stdout, stderr *os.File, err error) {
+	null, err := nullDevice(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer null.Close()
+	if stdout, err = duplicate(os.Stdout); err != nil {
+		return nil, nil, err
+	}
+	if stderr, err = duplicate(os.Stderr); err != nil {
+		return nil, nil, err
+	}
+	if err := debug.SetCrashOutput(stderr, debug.CrashOptions{}); err != nil {
+		return nil, nil, fmt.Errorf("keep crash output: %w", err)
+	}
+	// The descriptors are replaced below the os.File values: a value that is
+	// replaced instead would close its descriptor when it is collected.
+	for fd := range 3 {
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			return nil, nil, fmt.Errorf("replace descriptor %d: %w", fd, err)
+		}
+	}
+	return stdout, stderr, nil
+}
+
+func nullDevice(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, nil, fmt.Errorf("make null device: %w", err)
+		return nil, fmt.Errorf("make null device: %w", err)
 	}
 	path := filepath.Join(dir, "null")
 	const major, minor = 1, 3 // null(4)
-	err = unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor)))
+	err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor)))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, nil, fmt.Errorf("make null device %s: %w", path, err)
+		return nil, fmt.Errorf("make null device %s: %w", path, err)
 	}
 	null, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open null device: %w (is the data directory mounted with nodev?)", err)
+		return nil, fmt.Errorf("open null device: %w (is the data directory mounted with nodev?)", err)
 	}
-	stdout, stderr = os.Stdout, os.Stderr
-	os.Stdin, os.Stdout, os.Stderr = null, null, null
-	return stdout, stderr, nil
+	return null, nil
+}
+
+func duplicate(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }

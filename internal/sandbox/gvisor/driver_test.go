@@ -1,0 +1,240 @@
+package gvisor
+
+import (
+	"context"
+	"flag"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// testImage is an image with nothing in it: PicoD needs nothing.
+type testImage string
+
+func (p testImage) Rootfs(_ context.Context, ref string) (string, []string, error) {
+	if ref != "test" {
+		return "", nil, sandbox.ErrNoImage
+	}
+	return string(p), []string{"LANG=C.UTF-8"}, nil
+}
+
+func makeImage(t *testing.T, dir string) testImage {
+	t.Helper()
+	root := filepath.Join(dir, "root")
+	for _, d := range []string{"dev", "proc", "sys", "tmp", "etc"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "test.erofs")
+	if out, err := exec.CommandContext(t.Context(), "mkfs.erofs", "-E", "noinline_data", path, root).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.erofs: %v: %s", err, out)
+	}
+	return testImage(path)
+}
+
+// dataDir is a directory with a name short enough for a socket.
+func dataDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ac")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func openDriver(t *testing.T, dir string, image testImage) *Driver {
+	t.Helper()
+	d := New(Config{DataDir: dir, Images: image})
+	if err := d.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// closeEmpty deletes all sandboxes, closes the driver and checks that nothing
+// of it is left on the machine.
+func closeEmpty(t *testing.T, d *Driver) {
+	t.Helper()
+	go func() {
+		for range d.Exits() { // nobody else reads them
+		}
+	}()
+	boxes, err := d.List(context.Background())
+	if err != nil {
+		t.Error(err)
+	}
+	for _, b := range boxes {
+		if err := d.Delete(context.Background(), b.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	checkNothingLeft(t, d)
+}
+
+func checkNothingLeft(t *testing.T, d *Driver) {
+	t.Helper()
+	if entries, err := os.ReadDir(d.dir); err != nil || len(entries) != 0 {
+		t.Errorf("left in the data directory: %v, %v", entries, err)
+	}
+	if left, err := sentriesBelow(d.dir); err != nil || len(left) != 0 {
+		t.Errorf("left running: %v, %v", left, err)
+	}
+	for _, root := range d.groups.roots {
+		if _, err := os.Stat(filepath.Join(root, d.groups.parent)); !os.IsNotExist(err) {
+			t.Errorf("left in %s: %s", root, d.groups.parent)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(mounts), d.cfg.DataDir) {
+		t.Errorf("left mounted: something below %s", d.cfg.DataDir)
+	}
+}
+
+func health(t *testing.T, d *Driver, id string) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.Dial(ctx, id, sandbox.AgentPort)
+		},
+	}}
+	resp, err := client.Get("http://sandbox/health")
+	if err != nil {
+		t.Fatalf("health of %s: %v", id, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("health of %s: %s %q %v", id, resp.Status, body, err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := dataDir(t)
+	image := makeImage(t, dir)
+	d := openDriver(t, dir, image)
+	defer closeEmpty(t, d)
+	if err := New(Config{DataDir: dir, Images: image}).Open(t.Context()); err == nil || !strings.Contains(err.Error(), "another AgentCube") {
+		t.Errorf("second Open of a data directory: %v", err)
+	}
+	long := filepath.Join(dir, strings.Repeat("x", 80))
+	if err := New(Config{DataDir: long, Images: image}).Open(t.Context()); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("Open with a long data directory: %v", err)
+	}
+}
+
+func TestLimitsAreSet(t *testing.T) {
+	dir := dataDir(t)
+	d := openDriver(t, dir, makeImage(t, dir))
+	defer closeEmpty(t, d)
+	spec := sandbox.Spec{ID: "limits", Image: "test", Resources: sandbox.Resources{
+		CPUMillis: 500, MemoryBytes: 128 << 20, DiskBytes: 32 << 20, Processes: 20,
+	}}
+	if _, err := d.Create(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range d.groups.values(spec.Resources) {
+		if v.optional {
+			continue
+		}
+		got, err := os.ReadFile(filepath.Join(d.groups.roots[v.controller], d.groups.parent, spec.ID, v.file))
+		if err != nil || strings.TrimSpace(string(got)) != v.value {
+			t.Errorf("%s = %q, %v; want %q", v.file, got, err, v.value)
+		}
+	}
+	members := d.groups.members(spec.ID)
+	d.mu.Lock()
+	pid := d.boxes[spec.ID].rec.PID
+	d.mu.Unlock()
+	for _, p := range descendants(pid) {
+		found := false
+		for _, m := range members {
+			found = found || m == p
+		}
+		if !found {
+			t.Errorf("process %d of the sandbox is not in its control group", p)
+		}
+	}
+}
+
+// The sandbox process must have neither the host's file system nor its network.
+func TestSentryIsConfined(t *testing.T) {
+	dir := dataDir(t)
+	d := openDriver(t, dir, makeImage(t, dir))
+	defer closeEmpty(t, d)
+	if _, err := d.Create(t.Context(), sandbox.Spec{ID: "confined", Image: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	pid := d.boxes["confined"].rec.PID
+	status, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Uid:\t65534\t65534\t65534\t65534", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("status of the sentry lacks %q", want)
+		}
+	}
+	for _, ns := range []string{"mnt", "net", "pid", "ipc", "uts", "user"} {
+		ours, _ := os.Readlink("/proc/self/ns/" + ns)
+		theirs, err := os.Readlink(filepath.Join("/proc", itoa(pid), "ns", ns))
+		if err != nil || ours == theirs {
+			t.Errorf("namespace %s is the host's (%s, %v)", ns, theirs, err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join("/proc", itoa(pid), "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "proc" && e.Name() != "etc" && e.Name() != "sys" && e.Name() != "dev" && e.Name() != "tmp" {
+			t.Errorf("the sentry's root holds %s", e.Name())
+		}
+	}
+}
+
+// A sandbox that is killed from outside is reported lost or stopped, and its
+// remains can be deleted.
+func TestKilledSandboxIsReported(t *testing.T) {
+	dir := dataDir(t)
+	d := openDriver(t, dir, makeImage(t, dir))
+	defer closeEmpty(t, d)
+	if _, err := d.Create(t.Context(), sandbox.Spec{ID: "killed", Image: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(d.boxes["killed"].rec.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case exit := <-d.Exits():
+		if exit.ID != "killed" || exit.Reason != sandbox.ExitStopped {
+			t.Errorf("exit = %+v", exit)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("no exit was reported")
+	}
+	got, err := d.Get(t.Context(), "killed")
+	if err != nil || got.Exit == nil {
+		t.Errorf("Get after the end = %+v, %v", got, err)
+	}
+}
