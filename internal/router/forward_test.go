@@ -90,6 +90,24 @@ func TestForwardedHeaders(t *testing.T) {
 	}
 }
 
+// TestRequestIDReachesSandbox: also one that was made here.
+func TestRequestIDReachesSandbox(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mirror, nil)
+	rec := w.add(nil)
+	for _, sent := range []string{"mine", "", "not sane"} {
+		got := w.do("GET", base+"/", "", "X-Agentcube-Session-Id", rec.ID, "Authorization", "alice", "X-Request-Id", sent)
+		var arrived seen
+		if err := json.Unmarshal([]byte(got.body), &arrived); err != nil {
+			t.Fatal(err)
+		}
+		id := got.header.Get("X-Request-Id")
+		if id == "" || arrived.Header.Get("X-Request-Id") != id || (sent == "mine") != (id == sent) {
+			t.Errorf("sent %q: the sandbox saw %q, the answer says %q", sent, arrived.Header.Get("X-Request-Id"), id)
+		}
+	}
+}
+
 // TestAuthorization: who signs what reaches the sandbox (section 6).
 func TestAuthorization(t *testing.T) {
 	t.Parallel()

@@ -3,13 +3,12 @@ package router
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"sync"
 	"time"
-
-	"log/slog"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
@@ -77,6 +76,10 @@ func rewrite(p *httputil.ProxyRequest) {
 	p.Out.URL = &url.URL{Scheme: c.endpoint.scheme, Host: c.endpoint.host, Path: c.path, RawQuery: c.query}
 	p.Out.Host = "" // of the target
 	p.SetXForwarded()
+	// The id of the answer, the access log and the sandbox's log is one.
+	if id := httpserve.RequestID(p.In.Context()); id != "" {
+		p.Out.Header.Set(api.HeaderRequestID, id)
+	}
 	if !c.keepAuth {
 		p.Out.Header.Del("Authorization")
 		if c.authorization != "" {
