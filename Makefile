@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 GO      ?= go
 PYTHON  ?= python3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X github.com/volcano-sh/agentcube/internal/cli.version=$(VERSION)
+LDFLAGS := -s -w -X main.version=$(VERSION)
 
 AGENTCUBE := bin/agentcube
 PICOD     := internal/sandbox/gvisor/agent/bin/picod

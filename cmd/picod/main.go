@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/volcano-sh/agentcube/internal/picod"
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
@@ -88,6 +90,7 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	fl.DurationVar(&cfg.MaxTimeout, "max-timeout", cfg.MaxTimeout, "longest time-out of a command")
 	fl.Int64Var(&cfg.MaxUploadBytes, "max-upload-bytes", cfg.MaxUploadBytes, "largest multipart upload in `bytes`")
 	fl.StringVar(&cfg.StateDir, "state-dir", "", "`directory` where the session survives a restart of picod; default: nowhere")
+	fl.Func("unmount", "`mount point` to unmount first, if it is one; may be repeated", unmount)
 	fl.StringVar(&cfg.CgroupDir, "cgroup-dir", cfg.CgroupDir, "`directory` for control groups of commands; empty: use none")
 	if err := fl.Parse(args); err != nil {
 		return cfg, err
@@ -110,6 +113,16 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 		}
 	}
 	return cfg, readKeys(&cfg, *keyFile, *keyVar)
+}
+
+// unmount uncovers a directory. gVisor puts a file system of its own on an
+// empty /tmp, which the limit on the root file system would not count.
+func unmount(path string) error {
+	err := unix.Unmount(path, unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	return nil
 }
 
 // readKeys finds the keys: the router's in the environment, the bootstrap key

@@ -63,6 +63,12 @@ func newUp(a *app) *cobra.Command {
 				return withHint(errors.New("start AgentCube: sandboxes need namespaces and control groups, which only root can make"),
 					"sudo agentcube up")
 			}
+			// What the sandboxes are given as standard files is not ours to give.
+			stdout, stderr, err := gvisor.DetachStdio(a.cfg.DataDir)
+			if err != nil {
+				return err
+			}
+			a.Stdout, a.Stderr = stdout, stderr
 			return newServer(a).run(cmd.Context(), archive)
 		},
 	}

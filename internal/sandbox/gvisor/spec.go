@@ -97,6 +97,7 @@ func processArgs(s sandbox.Spec) []string {
 		"--max-processes", strconv.FormatInt(s.Resources.Processes, 10),
 		"--max-data-bytes", strconv.FormatInt(s.Resources.MemoryBytes, 10),
 		"--unmount", "/tmp",
+		"--cgroup-dir", "/run/picod/cgroup",
 	}
 	if !s.RunAsRoot {
 		args = append(args, "--run-as", fmt.Sprintf("%d:%d", userID, groupID))
