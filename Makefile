@@ -34,11 +34,11 @@ help: ## list the targets
 
 .PHONY: quickstart
 quickstart: build image venv ## install what is missing, build, start AgentCube, run the quick start
-	@scripts/quickstart.sh
+	@ADDR=$(ADDR) scripts/quickstart.sh
 
 .PHONY: up
 up: build image ## run AgentCube in the foreground, with the default image
-	@$(AGENTCUBE) image ls 2>/dev/null | grep -q agentcube/python || $(AGENTCUBE) image import agentcube/python:latest $(IMAGE)
+	@$(AGENTCUBE) image import $(IMAGE) agentcube/python:latest
 	@exec $(AGENTCUBE) up --listen $(ADDR)
 
 ##@ build
