@@ -108,7 +108,7 @@ bench: build image ## measure, beside references (needs a running AgentCube)
 ##@ check
 
 .PHONY: check
-check: deps $(PICOD) venv $(LINT) ## formatting, vet, linters, types, generated files
+check: deps $(PICOD) venv $(LINT) ## formatting, vet, linters, types
 	@scripts/check.sh
 
 $(LINT): tools/go.mod
