@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/picod"
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
+	"github.com/volcano-sh/agentcube/internal/trunk"
 )
 
 const (
@@ -46,6 +48,9 @@ func main() {
 }
 
 func run(args []string, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "relay" {
+		return relay()
+	}
 	cfg, err := configure(args, stderr)
 	if err != nil {
 		return err
@@ -82,6 +87,7 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	fl.StringVar(&cfg.Workspace, "workspace", ".", "`directory` of files and commands; made if missing")
 	keyFile := fl.String("bootstrap-key", "", "`file` with the public key that may initialise (default "+defaultKeyFile+")")
 	keyVar := fl.String("bootstrap-key-env", ownPrefix+"BOOTSTRAP_KEY", "environment `variable` with that key, instead of a file")
+	trunkFD := fl.Int("trunk-fd", 0, "file `descriptor` of a trunk to the host, besides the port; 0: none")
 	runAs := fl.String("run-as", "", "`uid:gid` of commands; default: the user of picod")
 	fl.IntVar(&cfg.MaxProcesses, "max-processes", 0, "processes of all commands together; 0: no limit")
 	fl.Uint64Var(&cfg.MaxDataBytes, "max-data-bytes", 0, "data `bytes` of each process of a command; 0: no limit")
@@ -105,6 +111,11 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	if cfg.RunAs, err = parseAccount(*runAs); err != nil {
 		return cfg, err
 	}
+	if *trunkFD != 0 {
+		if cfg.Trunk, err = trunkFrom(*trunkFD); err != nil {
+			return cfg, err
+		}
+	}
 	cfg.SandboxID, cfg.SessionID = os.Getenv(sandboxVar), os.Getenv(sessionVar)
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
@@ -113,6 +124,28 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 		}
 	}
 	return cfg, readKeys(&cfg, *keyFile, *keyVar)
+}
+
+// relay serves a trunk on standard input: it connects the host to TCP ports on
+// the sandbox's loopback interface. The driver starts it where the first
+// process has no trunk, or has lost it with the AgentCube that made it.
+func relay() error {
+	conn, err := net.FileConn(os.Stdin)
+	if err != nil {
+		return fmt.Errorf("use trunk: %w", err)
+	}
+	return trunk.Serve(context.Background(), conn, trunk.Loopback)
+}
+
+// trunkFrom takes the trunk that the driver left at a file descriptor.
+func trunkFrom(fd int) (net.Conn, error) {
+	file := os.NewFile(uintptr(fd), "trunk")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("use trunk: %w", err)
+	}
+	return conn, nil
 }
 
 // unmount uncovers a directory. gVisor puts a file system of its own on an

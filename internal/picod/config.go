@@ -3,6 +3,7 @@ package picod
 import (
 	"crypto/rsa"
 	"fmt"
+	"net"
 	"path/filepath"
 	"time"
 )
@@ -20,7 +21,8 @@ const minDataBytes = 256 << 20
 // Config is everything a Server needs to know. DefaultConfig sets every default.
 type Config struct {
 	Port      int
-	Workspace string // absolute; made if missing
+	Trunk     net.Conn // a trunk to the host; nil: TCP only
+	Workspace string   // absolute; made if missing
 
 	Bootstrap *rsa.PublicKey // key that may initialise; nil: there is no /init
 	RouterKey *rsa.PublicKey // key that opens it without initialisation

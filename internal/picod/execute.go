@@ -38,6 +38,9 @@ type executeResponse struct {
 	StderrBytes     int64   `json:"stderr_bytes,omitempty"`
 	StdoutBase64    string  `json:"stdout_base64,omitempty"`
 	StderrBase64    string  `json:"stderr_base64,omitempty"`
+	// StartError is set when the command could not be started: "not_found",
+	// "not_executable" or "other". The text is in stderr.
+	StartError string `json:"start_error,omitempty"`
 }
 
 // execute runs one command and answers with what became of it.
@@ -181,7 +184,7 @@ func answer(cmd proc.Command, res *proc.Result, start, end time.Time) executeRes
 		a.StderrBase64 = base64.StdEncoding.EncodeToString(res.Stderr.Bytes())
 	}
 	if res.StartError != "" {
-		a.Stderr = res.StartError
+		a.Stderr, a.StartError = res.StartError, string(res.StartKind)
 	}
 	if res.TimedOut {
 		if a.Stderr != "" && !strings.HasSuffix(a.Stderr, "\n") {

@@ -118,7 +118,14 @@ func TestExecute(t *testing.T) {
 			if err1 != nil || err2 != nil || to.Before(from) || got.Duration < 0 {
 				t.Errorf("times: %q %q %v", got.StartTime, got.EndTime, got.Duration)
 			}
-			if len(got.raw) != 6 {
+			fields := 6
+			if started, ok := got.raw["start_error"]; ok {
+				fields++
+				if started != "not_found" {
+					t.Errorf("start_error = %v", started)
+				}
+			}
+			if len(got.raw) != fields {
 				t.Errorf("extra fields: %v", got.raw)
 			}
 		})

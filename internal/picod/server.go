@@ -10,11 +10,13 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/picod/jail"
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
+	"github.com/volcano-sh/agentcube/internal/trunk"
 )
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -120,11 +122,29 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	return s.Serve(ctx, l)
+	if s.cfg.Trunk == nil {
+		return s.Serve(ctx, l)
+	}
+	direct := trunk.NewListener()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		err := trunk.Serve(context.WithoutCancel(ctx), s.cfg.Trunk, func(ctx context.Context, port uint16, accept func() (net.Conn, error)) error {
+			if int(port) == s.cfg.Port {
+				return direct.Deliver(ctx, port, accept)
+			}
+			return trunk.Loopback(ctx, port, accept)
+		})
+		if err != nil {
+			s.log.Warn("trunk ended", "error", err)
+		}
+	})
+	defer s.cfg.Trunk.Close()
+	return s.Serve(ctx, l, direct)
 }
 
-// Serve is Run with an open Server and a listener, which it closes.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+// Serve is Run with an open Server and listeners, which it closes.
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	srv := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -132,9 +152,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
-	s.log.Info("serving", "address", l.Addr().String())
-	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(l) }()
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		s.log.Info("serving", "address", l.Addr().String())
+		go func() { failed <- srv.Serve(l) }()
+	}
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
@@ -148,7 +170,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		s.log.Warn("requests cut off", "after", s.cfg.Drain)
 		err = srv.Close()
 	}
-	<-failed
+	for range listeners {
+		<-failed
+	}
 	return err
 }
 

@@ -52,3 +52,23 @@ func startError(name string, limit int, err error) string {
 	}
 	return err.Error()
 }
+
+// StartKind is the kind of reason why a command was not started.
+type StartKind string
+
+// The kinds; the empty one means that it was started.
+const (
+	StartNotFound      StartKind = "not_found"      // no such command; a shell would say 127
+	StartNotExecutable StartKind = "not_executable" // it is there and cannot be run; a shell would say 126
+	StartOther         StartKind = "other"
+)
+
+func startKind(err error) StartKind {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, exec.ErrNotFound):
+		return StartNotFound
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.EISDIR):
+		return StartNotExecutable
+	}
+	return StartOther
+}

@@ -59,6 +59,7 @@ type Result struct {
 	Stdout, Stderr *Output
 	ExitCode       int    // -1: ended by a signal; 124: timed out; 1: not started
 	StartError     string // why it was not started; "" if it was
+	StartKind      StartKind
 	TimedOut       bool
 	Canceled       bool // the context ended first
 }
@@ -181,7 +182,7 @@ func (r *Runner) Run(ctx context.Context, cmd Command) *Result {
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
-		res.ExitCode, res.StartError = 1, fs.ErrClosed.Error()
+		res.ExitCode, res.StartError, res.StartKind = 1, fs.ErrClosed.Error(), StartOther
 		return res
 	}
 	r.runs.Add(1)
@@ -190,6 +191,7 @@ func (r *Runner) Run(ctx context.Context, cmd Command) *Result {
 	c, err := r.start(cmd)
 	if err != nil {
 		res.ExitCode, res.StartError = 1, startError(cmd.Argv[0], r.cfg.MaxProcesses, err)
+		res.StartKind = startKind(err)
 		return res
 	}
 	defer r.finish(c)

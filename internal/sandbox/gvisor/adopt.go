@@ -58,6 +58,7 @@ func (d *Driver) adoptOne(ctx context.Context, id string, pids []int) error {
 		rec = record{ID: id}
 	}
 	b := newBox(rec, d.boxDir(id))
+	close(b.made)
 	d.mu.Lock()
 	d.boxes[id] = b
 	d.mu.Unlock()

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/trunk"
 )
 
 // destroyTimeout bounds the removal of one sandbox.
@@ -19,6 +19,14 @@ const destroyTimeout = 30 * time.Second
 type box struct {
 	dir  string
 	gone chan struct{} // closed when the sentry has ended
+	made chan struct{} // closed when Create is done with it
+
+	// unwanted ends when Delete is called before Create is done.
+	unwanted   context.Context
+	giveUpMake context.CancelFunc
+
+	lineMu sync.Mutex
+	trunk  *trunk.Dialer // nil until it is needed
 
 	// destroying is held by the one who removes the sandbox.
 	destroying sync.Mutex
@@ -31,7 +39,9 @@ type box struct {
 }
 
 func newBox(rec record, dir string) *box {
-	return &box{rec: rec, dir: dir, gone: make(chan struct{})}
+	b := &box{rec: rec, dir: dir, gone: make(chan struct{}), made: make(chan struct{})}
+	b.unwanted, b.giveUpMake = context.WithCancel(context.Background())
+	return b
 }
 
 // save changes the record and writes it.
@@ -56,21 +66,22 @@ func (b *box) describe() (sandbox.Sandbox, bool) {
 	return s, b.rec.Ready
 }
 
-func (b *box) dial(ctx context.Context, port uint16) (net.Conn, error) {
+// reachable returns an error when the sandbox is not there to be dialled.
+func (b *box) reachable() error {
 	b.mu.Lock()
-	socket, ready, ended := b.rec.Socket, b.rec.Ready, b.exit != nil
-	b.mu.Unlock()
+	defer b.mu.Unlock()
 	switch {
-	case !ready:
-		return nil, fmt.Errorf("%w: %s", sandbox.ErrNotFound, b.rec.ID)
-	case ended:
-		return nil, fmt.Errorf("%w: %s", sandbox.ErrNotRunning, b.rec.ID)
+	case !b.rec.Ready:
+		return fmt.Errorf("%w: %s", sandbox.ErrNotFound, b.rec.ID)
+	case b.exit != nil:
+		return fmt.Errorf("%w: %s", sandbox.ErrNotRunning, b.rec.ID)
 	}
-	return dialPort(ctx, socket, port)
+	return nil
 }
 
-// letGo ends the watch on the sentry; the sentry runs on.
+// letGo ends the watch on the sentry and the trunk; the sentry runs on.
 func (b *box) letGo() {
+	b.hangUp()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.proc != nil {
@@ -108,6 +119,7 @@ func (d *Driver) ended(b *box, exit sandbox.Exit) {
 	b.exit = &exit
 	b.mu.Unlock()
 	close(b.gone)
+	b.hangUp()
 	if !news {
 		return
 	}
@@ -126,6 +138,12 @@ func (d *Driver) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	b.giveUpMake()
+	select {
+	case <-b.made:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for sandbox %s to be made: %w", id, ctx.Err())
+	}
 	return d.destroy(ctx, b)
 }
 
@@ -138,6 +156,7 @@ func (d *Driver) destroy(ctx context.Context, b *box) error {
 	b.deleted = true
 	proc := b.proc
 	b.mu.Unlock()
+	b.hangUp()
 	if proc != nil {
 		if err := d.end(ctx, b, proc); err != nil {
 			return err

@@ -105,11 +105,12 @@ func crashLoop(dir string, image testImage) {
 	if err := d.Open(ctx); err != nil {
 		fail(err)
 	}
+	key := bootstrapKey(dir)
 	for worker := range 2 {
 		go func() {
 			for i := 0; ; i++ {
 				id := fmt.Sprintf("s-%d-%d", worker, i)
-				if _, err := d.Create(ctx, sandbox.Spec{ID: id, Image: "test"}); err != nil {
+				if _, err := d.Create(ctx, sandbox.Spec{ID: id, Image: "test", BootstrapKey: key}); err != nil {
 					fail(err)
 				}
 				fmt.Fprintln(out, "created", id)

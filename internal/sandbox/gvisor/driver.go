@@ -242,6 +242,9 @@ func (d *Driver) Dial(ctx context.Context, id string, port uint16) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
+	if err := b.reachable(); err != nil {
+		return nil, err
+	}
 	return b.dial(ctx, port)
 }
 
@@ -259,10 +262,15 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 		return sandbox.Sandbox{}, err
 	}
 	defer d.wg.Done()
-	if err := d.make(ctx, b, spec); err != nil {
+	defer close(b.made)
+	making, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(b.unwanted, cancel)
+	defer stop()
+	if err := d.make(making, b, spec); err != nil {
 		// What was made must go, also when the caller has given up.
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
-		defer cancel()
+		clean, done := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+		defer done()
 		return sandbox.Sandbox{}, errors.Join(err, d.destroy(clean, b))
 	}
 	s, _ := b.describe()
@@ -320,13 +328,21 @@ func (d *Driver) make(ctx context.Context, b *box, spec sandbox.Spec) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err = start(bundleDir, oci, conf,
+	line, theirs, err := newTrunk()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	b.lineMu.Lock()
+	b.trunk = line
+	b.lineMu.Unlock()
+	err = start(bundleDir, oci, conf, theirs,
 		func(pids []int) error { return d.groups.join(spec.ID, pids) },
 		func(s started) error { return d.watch(b, s) })
 	if err != nil {
 		return err
 	}
-	dial := func(ctx context.Context) (net.Conn, error) { return dialPort(ctx, b.rec.Socket, sandbox.AgentPort) }
+	dial := func(ctx context.Context) (net.Conn, error) { return b.dial(ctx, sandbox.AgentPort) }
 	if err := waitReady(ctx, dial, b.gone); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
@@ -28,6 +29,25 @@ func (p testImage) Rootfs(_ context.Context, ref string) (string, []string, erro
 		return "", nil, sandbox.ErrNoImage
 	}
 	return string(p), []string{"LANG=C.UTF-8"}, nil
+}
+
+// testSpec is a sandbox with nothing but PicoD.
+func testSpec(t *testing.T, id string) sandbox.Spec {
+	t.Helper()
+	return sandbox.Spec{ID: id, Image: "test", BootstrapKey: bootstrapKey(t.TempDir())}
+}
+
+// bootstrapKey is a public key that PicoD accepts; nobody has the other half.
+func bootstrapKey(dir string) string {
+	key, err := auth.LoadOrCreateRSAKey(filepath.Join(dir, "key.pem"))
+	if err != nil {
+		panic(err)
+	}
+	text, err := auth.PublicKeyPEM(&key.PublicKey)
+	if err != nil {
+		panic(err)
+	}
+	return text
 }
 
 func makeImage(t *testing.T, dir string) testImage {
@@ -147,9 +167,8 @@ func TestLimitsAreSet(t *testing.T) {
 	dir := dataDir(t)
 	d := openDriver(t, dir, makeImage(t, dir))
 	defer closeEmpty(t, d)
-	spec := sandbox.Spec{ID: "limits", Image: "test", Resources: sandbox.Resources{
-		CPUMillis: 500, MemoryBytes: 128 << 20, DiskBytes: 32 << 20, Processes: 20,
-	}}
+	spec := testSpec(t, "limits")
+	spec.Resources = sandbox.Resources{CPUMillis: 500, MemoryBytes: 128 << 20, DiskBytes: 32 << 20, Processes: 20}
 	if _, err := d.Create(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +201,7 @@ func TestSentryIsConfined(t *testing.T) {
 	dir := dataDir(t)
 	d := openDriver(t, dir, makeImage(t, dir))
 	defer closeEmpty(t, d)
-	if _, err := d.Create(t.Context(), sandbox.Spec{ID: "confined", Image: "test"}); err != nil {
+	if _, err := d.Create(t.Context(), testSpec(t, "confined")); err != nil {
 		t.Fatal(err)
 	}
 	pid := d.boxes["confined"].rec.PID
@@ -219,7 +238,7 @@ func TestKilledSandboxIsReported(t *testing.T) {
 	dir := dataDir(t)
 	d := openDriver(t, dir, makeImage(t, dir))
 	defer closeEmpty(t, d)
-	if _, err := d.Create(t.Context(), sandbox.Spec{ID: "killed", Image: "test"}); err != nil {
+	if _, err := d.Create(t.Context(), testSpec(t, "killed")); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Kill(d.boxes["killed"].rec.PID, unix.SIGKILL); err != nil {

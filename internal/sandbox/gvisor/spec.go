@@ -93,9 +93,9 @@ func processArgs(s sandbox.Spec) []string {
 	args := []string{
 		agentPath,
 		"--port", strconv.Itoa(int(sandbox.AgentPort)),
+		"--trunk-fd", strconv.Itoa(trunkFD),
 		"--workspace", s.Workspace,
 		"--max-processes", strconv.FormatInt(s.Resources.Processes, 10),
-		"--max-data-bytes", strconv.FormatInt(s.Resources.MemoryBytes, 10),
 		"--unmount", "/tmp",
 		"--cgroup-dir", "/run/picod/cgroup",
 	}

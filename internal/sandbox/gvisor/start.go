@@ -82,11 +82,14 @@ type started struct {
 	socket    string
 }
 
-// start makes the sentry process, puts it under its limits and starts the
+// start makes the sentry process, gives its first guest process the trunk, puts it under its limits and starts the
 // first process inside. known is called once the sentry's number is known and
 // before any guest code runs.
-func start(bundleDir string, spec *specs.Spec, conf *config.Config, limit func(pids []int) error, known func(started) error) (err error) {
-	cont, err := container.New(conf, container.Args{ID: containerID, Spec: spec, BundleDir: bundleDir})
+func start(bundleDir string, spec *specs.Spec, conf *config.Config, line *os.File, limit func(pids []int) error, known func(started) error) (err error) {
+	cont, err := container.New(conf, container.Args{
+		ID: containerID, Spec: spec, BundleDir: bundleDir,
+		PassFiles: map[int]*os.File{trunkFD: line},
+	})
 	if err != nil {
 		return fmt.Errorf("create gVisor sandbox: %w", err)
 	}
