@@ -356,7 +356,11 @@ func TestKeyVariableIsHidden(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	session, sessionPublic := newKey(t)
-	for id, want := range map[string]int{"b2": 401, "b1": 200} {
+	for _, try := range []struct {
+		id   string
+		want int
+	}{{"b2", 401}, {"b1", 200}} {
+		id, want := try.id, try.want
 		claims := jwt.MapClaims{"exp": time.Now().Add(time.Minute).Unix(), "sandboxId": id,
 			"session_public_key": base64.RawStdEncoding.EncodeToString([]byte(sessionPublic))}
 		token, err := jwt.NewWithClaims(jwt.SigningMethodRS256, claims).SignedString(key)
