@@ -5,6 +5,7 @@ set -euo pipefail
 
 packages=(erofs-utils mmdebstrap debian-archive-keyring ca-certificates git gcc libc6-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+python3 -c 'import pip' 2>/dev/null || packages+=(python3-pip)
 
 missing=()
 for p in "${packages[@]}"; do

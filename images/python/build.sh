@@ -42,13 +42,22 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 root=$work/root
 
+# The machine's own Debian mirrors, as lines of a sources.list.
+debian_sources() {
+  apt-get indextargets --format '$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' |
+    awk -F'|' -v suite="$suite" -v key="$keyring" \
+      '$1 == "Debian" && $3 == "main" && ($2 == suite || index($2, suite "-") == 1) \
+       { print "deb [signed-by=" key "] " $4 " " $2 " " $3 }' | sort -u
+}
+
 say "reading the machine's package sources"
-apt-get indextargets --format '$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' |
-  awk -F'|' -v suite="$suite" -v key="$keyring" \
-    '$1 == "Debian" && $3 == "main" && ($2 == suite || index($2, suite "-") == 1) \
-     { print "deb [signed-by=" key "] " $4 " " $2 " " $3 }' | sort -u >"$work/sources.list"
+debian_sources >"$work/sources.list"
+if ! grep -q " $suite " "$work/sources.list"; then
+  apt-get update -qq # apt knows where its sources come from only after this
+  debian_sources >"$work/sources.list"
+fi
 grep -q " $suite " "$work/sources.list" ||
-  die "this machine's apt has no Debian $suite (main); run apt-get update on a Debian 12 machine"
+  die "this machine's apt has no Debian $suite (main): run this on Debian 12"
 
 # Proxies and the like, in case this machine needs them.
 apt-config dump | grep -E '^Acquire::https?::' >"$work/apt.conf" || true

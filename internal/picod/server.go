@@ -171,7 +171,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		err = srv.Close()
 	}
 	for range listeners {
-		<-failed
+		_ = <-failed
 	}
 	return err
 }

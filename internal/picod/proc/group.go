@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,20 +25,18 @@ const noLimit = "4194304"
 // manyMembers is how many processes make a tree look like a fork bomb.
 const manyMembers = 8
 
-// cgroups owns the control groups of the commands.
+// cgroups owns the control groups of the commands. They are in one hierarchy, that
+// of the pids controller if it can be had: gVisor, where a process is in several
+// hierarchies, asks only one of them, any one, whether it may fork.
 type cgroups struct {
-	track  string // mount point of the hierarchy that only tells who belongs to whom
-	limit  string // mount point of the pids hierarchy; "" if it cannot be had
-	base   string // parent of the commands' groups in track
-	capped string // the limited group in limit
+	mount string // where the hierarchy is
+	base  string // parent of the commands' groups
+	max   string // processes per group; "" when they cannot be limited
+	// shared tells that the limit of base holds for all groups below it
+	// together. In gVisor it does not.
+	shared bool
 
-	trackHome, limitHome *os.File // "tasks" of both roots: where PicoD's threads live
-	limitTasks           *os.File
-	limitMax             *os.File
-	max                  string // what limitMax holds
-
-	freezeMu sync.Mutex
-	frozen   int
+	home *os.File // "tasks" of the root: where PicoD's threads live
 
 	mu     sync.Mutex
 	closed bool
@@ -49,66 +48,69 @@ type cgroups struct {
 type group struct {
 	dir   string
 	tasks *os.File
+	limit *os.File // "pids.max"; nil when processes cannot be limited
+	max   string   // what limit holds
+
+	mu     sync.Mutex
+	frozen int
 }
 
 // openCgroups mounts what is needed below dir. limitErr says why processes
 // cannot be limited; err, why there are no groups at all.
 func openCgroups(dir string, maxProcesses int) (c *cgroups, limitErr, err error) {
-	c = &cgroups{max: noLimit, track: filepath.Join(dir, "track")}
+	c = &cgroups{mount: filepath.Join(dir, "pids"), max: noLimit}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	if err := mountCgroup(c.track, "none,name=picod"); err != nil {
-		return c, nil, err
+	if maxProcesses > 0 {
+		c.max = strconv.Itoa(maxProcesses)
+	}
+	if limitErr = mountCgroup(c.mount, "pids"); limitErr != nil {
+		c.mount, c.max = filepath.Join(dir, "track"), ""
+		if err := mountCgroup(c.mount, "none,name=picod"); err != nil {
+			return c, limitErr, err
+		}
 	}
 	// Where daemons of several sandboxes share a kernel they share the
 	// hierarchy too, and may all be process 1.
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
-	own := "picod-" + hex.EncodeToString(random[:])
-	c.base = filepath.Join(c.track, own)
+	c.base = filepath.Join(c.mount, "picod-"+hex.EncodeToString(random[:]))
 	if err := os.Mkdir(c.base, 0o700); err != nil {
-		return c, nil, fmt.Errorf("make control group: %w", err)
+		return c, limitErr, fmt.Errorf("make control group: %w", err)
 	}
-	if c.trackHome, err = os.OpenFile(filepath.Join(c.track, "tasks"), os.O_WRONLY, 0); err != nil {
-		return c, nil, fmt.Errorf("open control group: %w", err)
+	if c.max != "" {
+		if err := os.WriteFile(filepath.Join(c.base, "pids.max"), []byte(c.max), 0); err != nil {
+			return c, limitErr, fmt.Errorf("set process limit: %w", err)
+		}
 	}
-	if err := step(c.trackHome); err != nil {
-		return c, nil, fmt.Errorf("join control group: %w", err)
+	if c.home, err = os.OpenFile(filepath.Join(c.mount, "tasks"), os.O_WRONLY, 0); err != nil {
+		return c, limitErr, fmt.Errorf("open control group: %w", err)
 	}
-	if maxProcesses > 0 {
-		c.max = strconv.Itoa(maxProcesses)
-	}
-	limitErr = c.openLimit(filepath.Join(dir, "pids"), own)
-	return c, limitErr, nil
+	c.shared, err = c.probeShared()
+	return c, limitErr, err
 }
 
-func (c *cgroups) openLimit(mount, own string) (err error) {
-	if err := mountCgroup(mount, "pids"); err != nil {
-		return err
-	}
-	c.limit = mount
-	c.capped = filepath.Join(mount, own)
-	if err := os.Mkdir(c.capped, 0o700); err != nil {
-		return fmt.Errorf("make limit group: %w", err)
-	}
-	if c.limitHome, err = os.OpenFile(filepath.Join(mount, "tasks"), os.O_WRONLY, 0); err != nil {
-		return fmt.Errorf("open limit group: %w", err)
-	}
-	if c.limitMax, err = os.OpenFile(filepath.Join(c.capped, "pids.max"), os.O_WRONLY, 0); err != nil {
-		return fmt.Errorf("open limit: %w", err)
-	}
-	if _, err = c.limitMax.WriteAt([]byte(c.max), 0); err != nil {
-		return fmt.Errorf("set process limit: %w", err)
-	}
-	tasks, err := os.OpenFile(filepath.Join(c.capped, "tasks"), os.O_WRONLY, 0)
+// probeShared finds out whether what is in a command's group counts for the
+// limit of all, and whether groups can be joined at all.
+func (c *cgroups) probeShared() (shared bool, err error) {
+	g, err := c.acquire()
 	if err != nil {
-		return fmt.Errorf("open limit group: %w", err)
+		return false, err
 	}
-	c.limitTasks = tasks
-	return nil
+	defer c.release(g)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := c.enter(g); err != nil {
+		return false, err
+	}
+	if c.max != "" {
+		count, err := os.ReadFile(filepath.Join(c.base, "pids.current"))
+		shared = err == nil && strings.TrimSpace(string(count)) != "0"
+	}
+	return shared, c.leave()
 }
 
 func mountCgroup(dir, options string) error {
@@ -135,16 +137,31 @@ func (c *cgroups) acquire() (*group, error) {
 		}
 	}
 	c.next++
-	g := &group{dir: filepath.Join(c.base, "c"+strconv.Itoa(c.next))}
+	g := &group{dir: filepath.Join(c.base, "c"+strconv.Itoa(c.next)), max: c.max}
 	if err := os.Mkdir(g.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make control group: %w", err)
 	}
-	var err error
-	if g.tasks, err = os.OpenFile(filepath.Join(g.dir, "tasks"), os.O_WRONLY, 0); err != nil {
+	if err := g.open(); err != nil {
 		g.close()
-		return nil, fmt.Errorf("open control group: %w", err)
+		return nil, err
 	}
 	return g, nil
+}
+
+func (g *group) open() (err error) {
+	if g.tasks, err = os.OpenFile(filepath.Join(g.dir, "tasks"), os.O_WRONLY, 0); err != nil {
+		return fmt.Errorf("open control group: %w", err)
+	}
+	if g.max == "" {
+		return nil
+	}
+	if g.limit, err = os.OpenFile(filepath.Join(g.dir, "pids.max"), os.O_WRONLY, 0); err != nil {
+		return fmt.Errorf("open process limit: %w", err)
+	}
+	if _, err = g.limit.WriteAt([]byte(g.max), 0); err != nil {
+		return fmt.Errorf("set process limit: %w", err)
+	}
+	return nil
 }
 
 // release gives a group back; what still runs in it keeps it from being reused.
@@ -154,27 +171,16 @@ func (c *cgroups) release(g *group) {
 	c.idle = append(c.idle, g)
 }
 
-// enter moves the calling thread into g and under the process limit.
+// enter moves the calling thread into g and so under the process limit.
 func (c *cgroups) enter(g *group) error {
 	if err := step(g.tasks); err != nil {
 		return fmt.Errorf("join control group: %w", err)
-	}
-	if c.limitTasks != nil {
-		if err := step(c.limitTasks); err != nil {
-			return fmt.Errorf("join limit group: %w", err)
-		}
 	}
 	return nil
 }
 
 // leave moves the calling thread back to where PicoD lives.
-func (c *cgroups) leave() error {
-	err := step(c.trackHome)
-	if c.limitTasks != nil {
-		err = errors.Join(err, step(c.limitHome))
-	}
-	return err
-}
+func (c *cgroups) leave() error { return step(c.home) }
 
 // step moves the calling thread into the group whose tasks file is given.
 func step(tasks *os.File) error {
@@ -202,23 +208,28 @@ func (g *group) members() ([]int, error) {
 	return pids, nil
 }
 
-// kill ends every process in g and returns when none is left or patience ends.
-// A tree that is large or forks while it is killed has all forks of all
-// commands refused until it is gone.
-func (c *cgroups) kill(g *group, patience time.Duration) {
+// kill ends every process in g and returns when none is left (true) or patience
+// ends. A tree that is large or forks while it is killed has its forks refused
+// until it is gone.
+func (g *group) kill(patience time.Duration) bool {
 	hit := map[int]bool{}
 	frozen := false
+	defer func() {
+		if frozen {
+			g.thaw()
+		}
+	}()
 	for end := time.Now().Add(patience); time.Now().Before(end); {
 		pids, err := g.members()
 		// One that ended stays a member until it is collected.
 		pids = slices.DeleteFunc(pids, func(pid int) bool { return !alive(pid) })
 		if err != nil || len(pids) == 0 {
-			break
+			return true
 		}
 		outrun := len(hit) > 0 && slices.ContainsFunc(pids, func(pid int) bool { return !hit[pid] })
-		if (outrun || len(pids) > manyMembers) && !frozen && c.limitTasks != nil {
+		if (outrun || len(pids) > manyMembers) && !frozen {
 			frozen = true
-			c.freeze()
+			g.freeze()
 		}
 		fresh := len(hit) == 0 || outrun
 		for _, pid := range pids {
@@ -229,25 +240,23 @@ func (c *cgroups) kill(g *group, patience time.Duration) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	if frozen {
-		c.thaw()
+	return false
+}
+
+// freeze refuses new processes to g until every freeze was thawed.
+func (g *group) freeze() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.frozen++; g.frozen == 1 && g.limit != nil {
+		_, _ = g.limit.WriteAt([]byte("0"), 0)
 	}
 }
 
-// freeze refuses new processes to all commands until every freeze was thawed.
-func (c *cgroups) freeze() {
-	c.freezeMu.Lock()
-	defer c.freezeMu.Unlock()
-	if c.frozen++; c.frozen == 1 {
-		_, _ = c.limitMax.WriteAt([]byte("0"), 0)
-	}
-}
-
-func (c *cgroups) thaw() {
-	c.freezeMu.Lock()
-	defer c.freezeMu.Unlock()
-	if c.frozen--; c.frozen == 0 {
-		_, _ = c.limitMax.WriteAt([]byte(c.max), 0)
+func (g *group) thaw() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.frozen--; g.frozen == 0 && g.limit != nil {
+		_, _ = g.limit.WriteAt([]byte(g.max), 0)
 	}
 }
 
@@ -257,7 +266,7 @@ func (c *cgroups) killAll(patience time.Duration) {
 	defer c.mu.Unlock()
 	c.closed = true
 	for _, g := range c.idle {
-		c.kill(g, patience)
+		g.kill(patience)
 	}
 }
 
@@ -267,27 +276,23 @@ func (c *cgroups) close() {
 		g.close()
 	}
 	c.idle = nil
-	for _, f := range []*os.File{c.trackHome, c.limitHome, c.limitTasks, c.limitMax} {
-		if f != nil {
-			_ = f.Close()
-		}
+	if c.home != nil {
+		_ = c.home.Close()
 	}
-	for _, dir := range []string{c.base, c.capped} {
-		if dir != "" {
-			removeGroup(dir)
-		}
+	if c.base != "" {
+		removeGroup(c.base)
 	}
-	for _, mount := range []string{c.track, c.limit} {
-		if mount != "" {
-			_ = unix.Unmount(mount, unix.MNT_DETACH)
-			_ = os.Remove(mount)
-		}
+	_ = unix.Unmount(c.mount, unix.MNT_DETACH)
+	for _, dir := range []string{"pids", "track"} {
+		_ = os.Remove(filepath.Join(filepath.Dir(c.mount), dir))
 	}
 }
 
 func (g *group) close() {
-	if g.tasks != nil {
-		_ = g.tasks.Close()
+	for _, f := range []*os.File{g.tasks, g.limit} {
+		if f != nil {
+			_ = f.Close()
+		}
 	}
 	removeGroup(g.dir)
 }

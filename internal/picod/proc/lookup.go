@@ -17,7 +17,7 @@ func lookup(name, path string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
-	found := error(exec.ErrNotFound)
+	found := exec.ErrNotFound
 	for _, dir := range filepath.SplitList(path) {
 		if !filepath.IsAbs(dir) || name == "" {
 			continue

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"errors"
 	"bytes"
 	"fmt"
 	"os"
@@ -145,7 +146,7 @@ func TestSiginfo(t *testing.T) {
 	defer cmd.Wait()
 	var info siginfo
 	for end := time.Now().Add(guard); info.pid == 0 && time.Now().Before(end); {
-		if err := info.peek(); err != nil && err != unix.EINTR {
+		if err := info.peek(); err != nil && !errors.Is(err, unix.EINTR) {
 			t.Fatal(err)
 		}
 	}

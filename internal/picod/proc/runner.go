@@ -18,6 +18,8 @@ import (
 const (
 	// killPatience bounds one killing of a tree.
 	killPatience = time.Second
+	// killAgain bounds the killing of what has not ended by then.
+	killAgain = 30 * time.Second
 	// closePatience bounds the last killing of all.
 	closePatience = 5 * time.Second
 	// killGrace bounds the wait for a killed child to end.
@@ -210,13 +212,18 @@ type child struct {
 	runner *Runner
 }
 
-// kill ends the whole tree.
+// kill ends the whole tree. What does not end in time is killed again in the
+// background, so that whoever waits for the command gets an answer.
 func (c *child) kill() {
-	if c.group != nil {
-		c.runner.cgroups.kill(c.group, killPatience)
+	if c.group == nil {
+		killTree(c.pid, c.marker, killPatience)
 		return
 	}
-	killTree(c.pid, c.marker, killPatience)
+	if c.group.kill(killPatience) {
+		return
+	}
+	group := c.group
+	c.runner.runs.Go(func() { group.kill(killAgain) })
 }
 
 // start forks and executes cmd.

@@ -12,7 +12,7 @@ import (
 //go:embed bin
 var files embed.FS
 
-// ErrMissing: the program was built without PicoD inside.
+// ErrMissing says that the program was built without PicoD inside.
 var ErrMissing = errors.New("this build has no picod inside: build it with make")
 
 // Binary is the static PicoD executable for this platform.
