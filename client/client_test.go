@@ -94,7 +94,7 @@ const created = `{"kind":"Sandbox","sessionId":"abc","entryPoints":[],
 func TestKeyBoundSessionSignsEveryRequest(t *testing.T) {
 	srv := serve(t,
 		reply(200, created),
-		reply(200, `{"exit_code":3,"stdout":"out","stderr":"\ufffd","stderr_base64":"/w==","stdout_truncated":true,"duration":0.25}`),
+		reply(200, `{"exit_code":3,"stdout":"out","stderr":"\ufffd","stderr_base64":"/w==","stdout_truncated":true,"duration":0.25,"start_error":"other"}`),
 		reply(200, `{"files":[]}`),
 		reply(200, `{"path":"a b","size":2,"mode":"-rwx------"}`),
 		reply(200, `{"message":"ok"}`),
@@ -110,7 +110,7 @@ func TestKeyBoundSessionSignsEveryRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	if res.ExitCode != 3 || string(res.Stdout) != "out" || !bytes.Equal(res.Stderr, []byte{0xff}) ||
-		!res.StdoutTruncated || res.StderrTruncated || res.Duration != 250*time.Millisecond {
+		!res.StdoutTruncated || res.StderrTruncated || res.Duration != 250*time.Millisecond || res.StartError != StartOther {
 		t.Errorf("result %+v", res)
 	}
 	if _, err := s.ListFiles(ctx, ""); err != nil {
@@ -303,7 +303,7 @@ func TestAPIErrors(t *testing.T) {
 				t.Errorf("got %+v, want %+v", *got, tt.want)
 			}
 			for _, sentinel := range []error{ErrNotFound, ErrUnauthorized, ErrSessionEnded, ErrOverloaded, ErrUnreachable} {
-				if errors.Is(err, sentinel) != (sentinel == tt.is) {
+				if want := sentinel == tt.is; errors.Is(err, sentinel) != want { //nolint:errorlint // is it this very one
 					t.Errorf("errors.Is(%v, %v) is wrong", err, sentinel)
 				}
 			}

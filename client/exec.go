@@ -35,12 +35,28 @@ type ExecRequest struct {
 	Stdin []byte
 }
 
+// StartError is why a command could not be started.
+type StartError string
+
+// The reasons; the text for people is in ExecResult.Stderr.
+const (
+	// StartNotFound: there is no such program.
+	StartNotFound StartError = "not_found"
+	// StartNotExecutable: the file is there, but cannot be run.
+	StartNotExecutable StartError = "not_executable"
+	// StartOther: something else, such as too many processes.
+	StartOther StartError = "other"
+)
+
 // ExecResult is what became of a command that ran. A command that fails is a
 // result, not an error: look at ExitCode.
 type ExecResult struct {
 	// ExitCode is the command's own; TimedOutExitCode after a time-out, 1 when
 	// it could not be started, -1 when a signal ended it.
 	ExitCode int
+	// StartError is why the command could not be started; "" when it was, and
+	// when the sandbox does not say.
+	StartError StartError
 	// Stdout and Stderr are the output, byte for byte.
 	Stdout, Stderr []byte
 	// StdoutTruncated and StderrTruncated tell that there was more output than
@@ -62,6 +78,7 @@ type execBody struct {
 
 type execAnswer struct {
 	ExitCode        int       `json:"exit_code"`
+	StartError      string    `json:"start_error"`
 	Stdout          string    `json:"stdout"`
 	Stderr          string    `json:"stderr"`
 	StdoutBase64    string    `json:"stdout_base64"`
@@ -113,8 +130,8 @@ func (a execAnswer) result() (ExecResult, error) {
 		return ExecResult{}, fmt.Errorf("decode stderr: %w", err)
 	}
 	return ExecResult{
-		ExitCode: a.ExitCode,
-		Stdout:   stdout, Stderr: stderr,
+		ExitCode: a.ExitCode, StartError: StartError(a.StartError),
+		Stdout: stdout, Stderr: stderr,
 		StdoutTruncated: a.StdoutTruncated, StderrTruncated: a.StderrTruncated,
 		StartTime: a.StartTime, EndTime: a.EndTime,
 		Duration: time.Duration(a.Duration * float64(time.Second)),

@@ -199,6 +199,13 @@ func TestCommandExit(t *testing.T) {
 			t.Errorf("exit code %d became %d, want %d", in, got, want)
 		}
 	}
+	for why, want := range map[client.StartError]int{
+		client.StartNotFound: 127, client.StartNotExecutable: 126, client.StartOther: 126, "of tomorrow": 126,
+	} {
+		if got := commandExit(client.ExecResult{ExitCode: 1, StartError: why}); got != want {
+			t.Errorf("a command not started, %s, became %d, want %d", why, got, want)
+		}
+	}
 }
 
 func TestPlainProgressIsRare(t *testing.T) {

@@ -25,6 +25,8 @@ const (
 	exitTimeout      = 124
 	// In run and session exec, codes below 124 are the command's own.
 	exitOurs        = 125
+	exitNotStarted  = 126
+	exitNoCommand   = 127
 	exitInterrupted = 130
 	exitKilled      = 137
 )

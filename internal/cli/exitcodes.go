@@ -23,6 +23,8 @@ with one of these when there is none:
 
   124  the command, or AgentCube, ran out of time
   125  AgentCube failed, or the usage was wrong; the message says which
+  126  the command is there but cannot be started
+  127  there is no such command in the sandbox
   130  interrupted
   137  a signal ended the command`,
 	}

@@ -213,8 +213,16 @@ func execute(ctx context.Context, a *app, s *client.Session, req client.ExecRequ
 }
 
 // commandExit is the exit code that says what became of a command. Shells say
-// 137 of what was killed; which signal it was PicoD does not tell.
+// 137 of what was killed (which signal it was PicoD does not tell), 127 of what
+// is not there and 126 of what cannot be run.
 func commandExit(res client.ExecResult) int {
+	switch res.StartError {
+	case "":
+	case client.StartNotFound:
+		return exitNoCommand
+	default:
+		return exitNotStarted
+	}
 	if res.ExitCode < 0 || res.ExitCode > 255 {
 		return exitKilled
 	}

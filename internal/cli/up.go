@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,7 +22,6 @@ import (
 	"github.com/volcano-sh/agentcube/internal/image"
 	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/router"
-	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor"
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/session/sqlite"
@@ -63,12 +61,6 @@ func newUp(a *app) *cobra.Command {
 				return withHint(errors.New("start AgentCube: sandboxes need namespaces and control groups, which only root can make"),
 					"sudo agentcube up")
 			}
-			// What the sandboxes are given as standard files is not ours to give.
-			stdout, stderr, err := gvisor.DetachStdio(a.cfg.DataDir)
-			if err != nil {
-				return err
-			}
-			a.Stdout, a.Stderr = stdout, stderr
 			return newServer(a).run(cmd.Context(), archive)
 		},
 	}
@@ -93,17 +85,18 @@ type server struct {
 	router    *router.Router
 }
 
-func newServer(a *app) *server {
-	level := a.cfg.LogLevel
+func newServer(a *app) *server { return &server{a: a, cfg: a.cfg, log: a.serverLogger()} }
+
+// serverLogger logs to stderr as the settings say.
+func (a *app) serverLogger() *slog.Logger {
+	opts := &slog.HandlerOptions{Level: a.cfg.LogLevel}
 	if a.verbose {
-		level = min(level, slog.LevelDebug)
+		opts.Level = min(a.cfg.LogLevel, slog.LevelDebug)
 	}
-	opts := &slog.HandlerOptions{Level: level}
-	var handler slog.Handler = slog.NewTextHandler(a.Stderr, opts)
 	if a.cfg.LogFormat == "json" {
-		handler = slog.NewJSONHandler(a.Stderr, opts)
+		return slog.New(slog.NewJSONHandler(a.Stderr, opts))
 	}
-	return &server{a: a, cfg: a.cfg, log: slog.New(handler)}
+	return slog.New(slog.NewTextHandler(a.Stderr, opts))
 }
 
 // run starts the parts from the inside out, serves until ctx ends, and stops
@@ -119,8 +112,9 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 		}
 	}()
 	// First what a second start fails at, before it touches anything.
-	mux := http.NewServeMux()
-	s.web = &httpserve.Server{Addr: s.cfg.Listen, Logger: s.log, DrainTimeout: s.cfg.ShutdownTimeout, Handler: mux}
+	s.web = &httpserve.Server{
+		Addr: s.cfg.Listen, Logger: s.log, DrainTimeout: s.cfg.ShutdownTimeout, Handler: http.NotFoundHandler(),
+	}
 	if err := s.web.Listen(ctx); err != nil {
 		return err
 	}
@@ -133,6 +127,7 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 	})
 	for _, step := range []func(context.Context) (func() error, error){
 		s.takeDataDir,
+		s.detachStdio,
 		s.openStore,
 		func(ctx context.Context) (func() error, error) { return nil, s.openImages(ctx, archive) },
 		func(ctx context.Context) (func() error, error) { return nil, s.loadTemplates(ctx) },
@@ -147,7 +142,7 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 			return err
 		}
 	}
-	mux.Handle("/", s.handler())
+	s.web.Handler, s.web.OnDrain = s.handler(), s.stopping
 	served = true
 	return s.serve(ctx)
 }
@@ -184,6 +179,19 @@ func (s *server) takeDataDir(context.Context) (func() error, error) {
 		return f.Close, fmt.Errorf("lock data folder: %w", err)
 	}
 	return f.Close, nil
+}
+
+// detachStdio puts away the standard files: what the sandboxes are given of them
+// is not ours to give.
+func (s *server) detachStdio(context.Context) (func() error, error) {
+	stdout, stderr, err := gvisor.DetachStdio(s.cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	s.a.Stdout, s.a.Stderr = stdout, stderr
+	s.log = s.a.serverLogger()
+	s.web.Logger = s.log
+	return nil, nil
 }
 
 func writeAt(f *os.File, text string) error {
@@ -327,67 +335,12 @@ func (s *server) serve(ctx context.Context) error {
 	if err == nil {
 		err = s.web.Run(front)
 	}
-	if ctx.Err() != nil {
-		s.log.Info("stopping")
-	}
 	stop()
 	wg.Wait()
 	if cause := context.Cause(front); err == nil && ctx.Err() == nil && cause != nil {
 		err = cause
 	}
 	return err
-}
-
-func (s *server) url() string {
-	addr := s.web.Address().String()
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "http://" + addr
-	}
-	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
-		host = "localhost"
-	}
-	return "http://" + net.JoinHostPort(host, port)
-}
-
-// ready is the message that AgentCube can be used.
-type ready struct {
-	URL       string          `json:"url"`
-	TokenFile string          `json:"tokenFile"`
-	DataDir   string          `json:"dataDir"`
-	Templates []string        `json:"templates"`
-	Isolation string          `json:"isolation"`
-	Platform  string          `json:"platform"`
-	Limits    []sandbox.Limit `json:"limits"`
-}
-
-func (s *server) announce() error {
-	caps := s.driver.Capabilities()
-	r := ready{
-		URL: s.url(), TokenFile: s.cfg.TokenFile, DataDir: s.cfg.DataDir,
-		Isolation: caps.Isolation, Platform: caps.Platform, Limits: caps.Limits,
-	}
-	for _, t := range s.templates.List() {
-		r.Templates = append(r.Templates, t.Namespace+"/"+t.Name)
-	}
-	var held, not []string
-	for _, l := range caps.Limits {
-		if l.Enforced {
-			held = append(held, l.Name)
-		} else {
-			not = append(not, l.Name+" ("+l.How+")")
-		}
-	}
-	return s.a.print(r, func(w io.Writer) {
-		fmt.Fprintln(w, "AgentCube is ready.")
-		fields(w,
-			"  URL", r.URL, "  Token", r.TokenFile, "  Templates", strings.Join(r.Templates, ", "),
-			"  Isolation", r.Isolation+" ("+r.Platform+")",
-			"  Limits", strings.Join(held, ", "), "  Not limited", strings.Join(not, ", "))
-		if isTerminal(w) {
-			fmt.Fprintln(w, "Ctrl-C stops it and ends all sessions.")
-		}
-	})
 }
 
 // memoryBudget is what all sandboxes together may be promised, in bytes.

@@ -63,6 +63,9 @@ type Config struct {
 
 	// NoColor is set by NO_COLOR and by TERM=dumb.
 	NoColor bool
+	// NotifySocket is where a service manager wants to be told of changes of
+	// state: the NOTIFY_SOCKET of sd_notify(3), or "".
+	NotifySocket string
 
 	file     string // the configuration file: asked for, then found
 	env      map[string]string
@@ -73,8 +76,8 @@ type Config struct {
 }
 
 // New returns the defaults. environ is the environment as KEY=value, nil
-// means that of the process; of it only the home and XDG folders, NO_COLOR and
-// TERM count here, the settings in it are taken by Load.
+// means that of the process; of it only the home and XDG folders, NO_COLOR,
+// TERM and NOTIFY_SOCKET count here, the settings in it are taken by Load.
 func New(environ []string) *Config {
 	if environ == nil {
 		environ = os.Environ()
@@ -86,6 +89,7 @@ func New(environ []string) *Config {
 		}
 	}
 	c.NoColor = c.env["NO_COLOR"] != "" || c.env["TERM"] == "dumb"
+	c.NotifySocket = c.env["NOTIFY_SOCKET"]
 	c.define(newPaths(c.env, os.Geteuid()))
 	return c
 }
