@@ -1,6 +1,7 @@
 package httpserve
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -52,43 +53,85 @@ func describeHolder(ctx context.Context, addr string, err error) error {
 	if splitErr != nil || convErr != nil {
 		return out
 	}
-	out.PID, out.Command = portHolder("/proc", uint16(port))
+	out.PID, out.Command = portHolder(ctx, "/proc", uint16(port))
 	out.AgentCube = answersAsAgentCube(ctx, addr)
 	return out
 }
 
+// holderTimeout bounds the search for who holds an address.
+const holderTimeout = 2 * time.Second
+
 // portHolder finds a process that listens on a TCP port: the sockets are in
-// proc/net/tcp, their owners among the open files of all processes.
-func portHolder(proc string, port uint16) (pid int, command string) {
-	inodes := map[string]bool{}
-	for _, table := range []string{"net/tcp", "net/tcp6"} {
-		data, err := os.ReadFile(filepath.Join(proc, table)) //nolint:gosec // a fixed path of the kernel
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(data)) {
-			if inode, ok := listeningInode(line, port); ok {
-				inodes["socket:["+inode+"]"] = true
-			}
-		}
-	}
-	if len(inodes) == 0 {
+// proc/net/tcp, their owners among the open files of all processes. Of processes
+// that hold none nothing else is read: what lies in the memory of one, such as its
+// arguments, can be kept from readers for long.
+func portHolder(ctx context.Context, proc string, port uint16) (pid int, command string) {
+	ctx, cancel := context.WithTimeout(ctx, holderTimeout)
+	defer cancel()
+	sockets := listeningSockets(proc, port)
+	if len(sockets) == 0 {
 		return 0, ""
 	}
-	links, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "fd", "*"))
-	for _, link := range links {
-		target, err := os.Readlink(link)
-		if err != nil || !inodes[target] {
-			continue
+	dir, err := os.Open(proc)
+	if err != nil {
+		return 0, ""
+	}
+	defer dir.Close()
+	for ctx.Err() == nil {
+		names, err := dir.Readdirnames(100)
+		for _, name := range names {
+			pid, notPID := strconv.Atoi(name)
+			if notPID != nil || ctx.Err() != nil {
+				continue
+			}
+			if process := filepath.Join(proc, name); hasSocket(process, sockets) {
+				return pid, commandOf(ctx, process)
+			}
 		}
-		dir := filepath.Dir(filepath.Dir(link))
-		n, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			break
+		}
+	}
+	return 0, ""
+}
+
+// listeningSockets are the sockets that listen on a port, as links to open
+// files name them.
+func listeningSockets(proc string, port uint16) map[string]bool {
+	sockets := map[string]bool{}
+	for _, table := range []string{"net/tcp", "net/tcp6"} {
+		f, err := os.Open(filepath.Join(proc, table))
 		if err != nil {
 			continue
 		}
-		return n, commandOf(dir)
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			if inode, ok := listeningInode(lines.Text(), port); ok {
+				sockets["socket:["+inode+"]"] = true
+			}
+		}
+		f.Close()
 	}
-	return 0, ""
+	return sockets
+}
+
+// hasSocket reports whether a process has one of the sockets open.
+func hasSocket(process string, sockets map[string]bool) bool {
+	dir, err := os.Open(filepath.Join(process, "fd"))
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(100)
+		for _, name := range names {
+			if target, err := os.Readlink(filepath.Join(dir.Name(), name)); err == nil && sockets[target] {
+				return true
+			}
+		}
+		if err != nil {
+			return false
+		}
+	}
 }
 
 // listeningInode reads one line of net/tcp: "sl local rem st ... inode".
@@ -107,11 +150,22 @@ func listeningInode(line string, port uint16) (string, bool) {
 }
 
 // commandOf is the program and first argument of a process: enough to know it
-// by, without the secrets that a whole command line may hold.
-func commandOf(procDir string) string {
-	data, err := os.ReadFile(filepath.Join(procDir, "cmdline")) //nolint:gosec // a path of the kernel
-	if err != nil || len(data) == 0 {
-		name, _ := os.ReadFile(filepath.Join(procDir, "comm")) //nolint:gosec // as above
+// by, without the secrets that a whole command line may hold. It is the name alone
+// when the arguments, which lie in the memory of the process, are not to be had
+// before ctx ends; what waits for them then ends when the kernel lets it.
+func commandOf(ctx context.Context, process string) string {
+	read := make(chan []byte, 1)
+	go func() {
+		data, _ := readStart(filepath.Join(process, "cmdline"))
+		read <- data
+	}()
+	var data []byte
+	select {
+	case data = <-read:
+	case <-ctx.Done():
+	}
+	if len(data) == 0 {
+		name, _ := readStart(filepath.Join(process, "comm"))
 		return strings.TrimSpace(string(name))
 	}
 	args := strings.Split(string(bytes.TrimRight(data, "\x00")), "\x00")
@@ -119,6 +173,16 @@ func commandOf(procDir string) string {
 		args = append(args[:2:2], "...")
 	}
 	return strings.Join(args, " ")
+}
+
+// readStart reads a file of the kernel's, but not more of it than can be shown.
+func readStart(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 4<<10))
 }
 
 func answersAsAgentCube(ctx context.Context, addr string) bool {

@@ -95,7 +95,7 @@ func (s *Server) drain(ctx context.Context, srv *http.Server, failed <-chan erro
 		// The time was over: cutting off what is left is what was asked for.
 		err = srv.Close()
 	}
-	<-failed
+	_ = <-failed // that it was shut down
 	if err != nil {
 		return fmt.Errorf("shut down http server: %w", err)
 	}
