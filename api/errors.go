@@ -21,7 +21,7 @@ const (
 	CodeSessionNotFound     Code = "SESSION_NOT_FOUND"     // 404: no such session, or it belongs to somebody else
 	CodeNoEntryPoint        Code = "NO_ENTRY_POINT"        // 404: the template exposes no port for this path
 	CodeIdempotencyConflict Code = "IDEMPOTENCY_CONFLICT"  // 409: the key was used with another request
-	CodeSessionNotReady     Code = "SESSION_NOT_READY"     // 409: the session is still being created
+	CodeSessionNotReady     Code = "SESSION_NOT_READY"     // 409: the session is still being created, or paused
 	CodeSessionEnded        Code = "SESSION_ENDED"         // 410: the session has ended; field fate says why
 	CodeBodyTooLarge        Code = "BODY_TOO_LARGE"        // 413: request body over the limit
 	CodeIsolation           Code = "ISOLATION_UNAVAILABLE" // 422: the template demands more isolation than can be had

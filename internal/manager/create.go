@@ -63,8 +63,8 @@ func (m *Manager) createOnce(ctx context.Context, owner auth.Principal, req Requ
 		return session.Session{}, err
 	}
 	full := m.slots.take(p.record.SandboxID, owner.Name, p.spec.Resources.MemoryBytes)
-	if full != nil && req.IdempotencyKey == "" {
-		return session.Session{}, full
+	if full != nil {
+		return m.whenFull(ctx, p.record, full)
 	}
 	c, ctxBuild, err := m.register(p.record)
 	if err != nil {
@@ -82,8 +82,24 @@ func (m *Manager) createOnce(ctx context.Context, owner auth.Principal, req Requ
 		}
 		return session.Session{}, fmt.Errorf("record session: %w", err)
 	}
-	m.work.Go(func() { m.build(ctxBuild, c, p, full) })
+	m.work.Go(func() { m.build(ctxBuild, c, p) })
 	return m.await(ctx, p.record.ID, c)
+}
+
+// whenFull answers a request that there is no room for: with the session that
+// its idempotency key has made before, if there is one, as that needs no room.
+func (m *Manager) whenFull(ctx context.Context, rec session.Session, full error) (session.Session, error) {
+	if rec.IdempotencyKey == "" {
+		return session.Session{}, full
+	}
+	page, _, err := m.cfg.Store.List(ctx, session.Query{Owner: rec.Owner, IdempotencyKey: rec.IdempotencyKey, Limit: 1})
+	switch {
+	case err != nil:
+		return session.Session{}, fmt.Errorf("find session by key: %w", err)
+	case len(page) == 0:
+		return session.Session{}, full
+	}
+	return m.replay(ctx, page[0], rec.RequestDigest)
 }
 
 // register announces a creation to the rest of the Manager, before its record
@@ -109,22 +125,20 @@ func (m *Manager) record(ctx context.Context, rec session.Session) (session.Sess
 }
 
 // build makes the sandbox of a recorded session, or undoes what it began.
-func (m *Manager) build(ctx context.Context, c *creation, p plan, full error) {
+func (m *Manager) build(ctx context.Context, c *creation, p plan) {
 	defer c.cancel(nil)
 	timed, stop := context.WithTimeout(ctx, m.cfg.CreateTimeout)
 	defer stop()
-	result, err := session.Session{}, full
-	if err == nil {
-		result, err = m.makeSandbox(timed, p)
-	}
-	if err != nil {
+	result, err := m.makeSandbox(timed, p)
+	switch {
+	case err != nil:
 		err = m.explain(timed, err)
-	} else if m.complete(p.record.ID, c, result, nil) {
+	case m.complete(p.record.ID, c, result, nil):
 		m.log.Info("session created", "session", result.ID, "owner", result.Owner,
 			"template", result.Namespace+"/"+result.Name, "auth", string(result.Auth),
 			"duration", time.Since(result.CreatedAt))
 		return
-	} else {
+	default:
 		err = errAbandoned
 	}
 	m.undo(p.record, err)

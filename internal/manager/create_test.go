@@ -101,6 +101,9 @@ func TestIdempotencyKeyAtTheLimit(t *testing.T) {
 	if got := n.do(t.Context(), "alice", "POST", createPath, createBody, "Idempotency-Key", "k2"); got.status != 429 {
 		t.Errorf("a new key at the limit: %d, want 429", got.status)
 	}
+	if records := w.records(); len(records) != 1 {
+		t.Errorf("%d records after a refused request, want 1", len(records))
+	}
 	n.do(t.Context(), "alice", "DELETE", "/v1/sessions/"+first.SessionID, "")
 	n.create("Idempotency-Key", "k2")
 }

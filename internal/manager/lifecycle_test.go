@@ -73,7 +73,7 @@ func (l *lateTouch) Due(ctx context.Context, now time.Time, limit int) ([]sessio
 	if len(due) > 0 && !l.done {
 		l.done = true
 		at := time.Now().UTC()
-		err = errors.Join(err, l.Store.Touch(ctx, due[0].ID, at))
+		err = errors.Join(err, l.Touch(ctx, due[0].ID, at))
 		l.saved <- at
 	}
 	return due, err

@@ -32,7 +32,11 @@ func unknownSession(id string) *api.Error {
 // notRunning is the answer for a session that cannot take requests now.
 func notRunning(rec session.Session) *api.Error {
 	if !rec.Ended() {
-		e := api.Errorf(http.StatusConflict, api.CodeSessionNotReady, "the session is still being created")
+		text := "the session is still being created"
+		if rec.State != api.StatePending {
+			text = "the session is " + string(rec.State)
+		}
+		e := api.Errorf(http.StatusConflict, api.CodeSessionNotReady, "%s", text)
 		e.RetryAfter = 1
 		return e
 	}

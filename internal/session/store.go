@@ -67,11 +67,13 @@ type Query struct {
 	Owner  string
 	States []api.State
 	Kind   string
+	// IdempotencyKey finds the one session that an owner has with this key.
+	IdempotencyKey string
 	// Limit is the page size, 1 to 1000; 0 means 100.
 	Limit int
 	// Cursor is what the page before returned; a malformed one is ErrBadCursor.
 	Cursor string
 }
 
-// ErrBadCursor: a page token that this store did not make.
+// ErrBadCursor is about a page token that this store did not make.
 var ErrBadCursor = errors.New("malformed page token")

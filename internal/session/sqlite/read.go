@@ -159,6 +159,10 @@ func listQuery(q session.Query) (string, []any, error) {
 		where = append(where, "kind = ?")
 		args = append(args, q.Kind)
 	}
+	if q.IdempotencyKey != "" {
+		where = append(where, "idempotency_key = ?")
+		args = append(args, q.IdempotencyKey)
+	}
 	if len(q.States) > 0 {
 		where = append(where, "state IN (?"+strings.Repeat(", ?", len(q.States)-1)+")")
 		for _, state := range q.States {

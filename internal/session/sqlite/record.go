@@ -11,7 +11,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/session"
 )
 
-// ErrUnreadable: the row is there, but what it holds cannot be decoded.
+// ErrUnreadable says that the row is there, but what it holds cannot be decoded.
 var ErrUnreadable = errors.New("session record is unreadable")
 
 // columns are what scan reads, in its order.

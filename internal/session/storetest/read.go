@@ -105,6 +105,9 @@ func testListFilters(t *testing.T, ctx context.Context, st session.Store) {
 		s.Owner = []string{"ann", "bob"}[n%2]
 		s.Kind = []string{api.KindCodeInterpreter, api.KindAgentRuntime}[n/2%2]
 		s.State = []api.State{api.StatePending, api.StateRunning, api.StateEnded}[n/4]
+		if n > 7 {
+			s.IdempotencyKey = []string{"x", "y"}[n/2%2]
+		}
 		mustCreate(t, ctx, st, s)
 	}
 	tests := []struct {
@@ -117,6 +120,9 @@ func testListFilters(t *testing.T, ctx context.Context, st session.Store) {
 		{session.Query{States: []api.State{api.StateEnded}}, []int{11, 10, 9, 8}},
 		{session.Query{States: []api.State{api.StatePending, api.StateRunning}}, []int{7, 6, 5, 4, 3, 2, 1, 0}},
 		{session.Query{Owner: "bob", Kind: api.KindAgentRuntime, States: []api.State{api.StateRunning}}, []int{7}},
+		{session.Query{IdempotencyKey: "x"}, []int{9, 8}},
+		{session.Query{Owner: "ann", IdempotencyKey: "y"}, []int{10}},
+		{session.Query{Owner: "ann", IdempotencyKey: "z"}, nil},
 		{session.Query{Owner: "ann' OR '1'='1"}, nil},
 	}
 	for _, test := range tests {
