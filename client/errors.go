@@ -75,7 +75,7 @@ func (e *APIError) Is(target error) bool {
 	return false
 }
 
-// ConnectError: no answer came from the server.
+// ConnectError says that no answer came from the server.
 type ConnectError struct {
 	// URL is the server's address.
 	URL string

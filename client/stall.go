@@ -45,7 +45,7 @@ func (s *stall) end() {
 // explain gives the error of a transfer that was cancelled for standing still
 // its meaning.
 func (s *stall) explain(ctx context.Context, base *url.URL, err error) error {
-	if err != nil && err != io.EOF && errors.Is(context.Cause(ctx), errStalled) {
+	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(ctx), errStalled) {
 		return &ConnectError{URL: base.String(), Err: fmt.Errorf("%w for %s", errStalled, s.after)}
 	}
 	return err

@@ -20,7 +20,7 @@ const (
 	maxPublicKeyLen = 8 << 10
 )
 
-// ErrInvalidKey: the text is not an RSA public key that AgentCube accepts.
+// ErrInvalidKey says that the text is not an RSA public key that AgentCube accepts.
 var ErrInvalidKey = errors.New("invalid public key")
 
 // LoadOrCreateRSAKey returns the RSA private key in the file at path (PEM,

@@ -140,7 +140,7 @@ func TestNativeReference(t *testing.T) {
 }
 
 func TestPlainServerMovesTheFile(t *testing.T) {
-	p, stop, err := startPlainServer(t.TempDir())
+	p, stop, err := startPlainServer(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func (r *runner) transfers(ctx context.Context) (_ []Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	plain, stop, err := startPlainServer(r.dir)
+	plain, stop, err := startPlainServer(ctx, r.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +89,8 @@ type plainServer struct {
 	client *http.Client
 }
 
-func startPlainServer(dir string) (*plainServer, func(), error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func startPlainServer(ctx context.Context, dir string) (*plainServer, func(), error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, fmt.Errorf("start reference server: %w", err)
 	}

@@ -114,7 +114,7 @@ func (t *tarFiles) index(ctx context.Context) error {
 	tr := tar.NewReader(t.f)
 	for {
 		hdr, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

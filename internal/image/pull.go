@@ -191,14 +191,14 @@ func (s *stallReader) Read(p []byte) (int, error) {
 	stalled := make(chan struct{})
 	timer := time.AfterFunc(s.limit, func() {
 		close(stalled)
-		s.Close()
+		_ = s.Close()
 	})
 	n, err := s.r.Read(p)
 	if !timer.Stop() {
 		<-stalled
 		return n, &Error{Code: CodePullFailed, Text: fmt.Sprintf("download stood still for %s", s.limit), Hint: pullHint}
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = classify(err, CodePullFailed, "download layer")
 	}
 	return n, err

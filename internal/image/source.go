@@ -60,7 +60,7 @@ func (s *Store) openSource(ctx context.Context, w *work, path, ref string, progr
 			f.Close()
 			break
 		}
-		set.close()
+		_ = set.close()
 		return s.bundleOfTree(ctx, w, path)
 	case info.Mode().IsRegular():
 		if set, err = s.openTar(ctx, w, path, progress); err != nil {

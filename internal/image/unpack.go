@@ -111,7 +111,7 @@ func (u *unpacker) entry(ctx context.Context, hdr *tar.Header, r io.Reader) erro
 		return unsafef(hdr.Name, "would replace the root directory")
 	}
 	isDir := hdr.Typeflag == tar.TypeDir
-	if wasDir, twice := u.layer[name]; twice && !(wasDir && isDir) {
+	if wasDir, twice := u.layer[name]; twice && (!wasDir || !isDir) {
 		return unsafef(hdr.Name, "is in one layer twice")
 	}
 	if hdr.Uid < 0 || hdr.Gid < 0 || int64(hdr.Uid) >= 1<<32-1 || int64(hdr.Gid) >= 1<<32-1 {
@@ -206,11 +206,12 @@ func (u *unpacker) parents(dir string) error {
 		return nil
 	}
 	info, err := u.root.Stat(dir) // follows links inside the image
-	if err == nil {
+	switch {
+	case err == nil:
 		if !info.IsDir() {
 			return syscall.ENOTDIR
 		}
-	} else if errors.Is(err, fs.ErrNotExist) {
+	case errors.Is(err, fs.ErrNotExist):
 		if err := u.parents(path.Dir(dir)); err != nil {
 			return err
 		}
@@ -224,7 +225,7 @@ func (u *unpacker) parents(dir string) error {
 		if err := errors.Join(u.count(dir), u.checkDepth(dir)); err != nil {
 			return err
 		}
-	} else {
+	default:
 		return err
 	}
 	for ; dir != "."; dir = path.Dir(dir) {

@@ -20,7 +20,7 @@ type Source interface {
 	List() []Template
 }
 
-// NotFoundError: there is no template of that kind and name.
+// NotFoundError says that there is no template of that kind and name.
 type NotFoundError struct {
 	Kind, Namespace, Name string
 	// Near are the templates of the kind that may have been meant, the

@@ -53,7 +53,7 @@ func TestTarDir(t *testing.T) {
 	var got []string
 	for tr := tar.NewReader(&first); ; {
 		hdr, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -96,7 +96,7 @@ func TestArchiveIsValid(t *testing.T) {
 	dir := t.TempDir()
 	for tr := tar.NewReader(&buf); ; {
 		hdr, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
