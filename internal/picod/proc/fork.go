@@ -38,9 +38,10 @@ func (r *Runner) fork(c *child, file string, argv []string, attr *syscall.ProcAt
 	if r.closed {
 		return fs.ErrClosed
 	}
-	restore := r.limitData()
+	restoreData, restoreProcesses := r.limitData(), r.limitProcesses()
 	pid, err := syscall.ForkExec(file, argv, attr)
-	restore()
+	restoreProcesses()
+	restoreData()
 	if err != nil {
 		return &fs.PathError{Op: "fork/exec", Path: file, Err: err}
 	}
@@ -85,21 +86,40 @@ func (r *Runner) probeDataLimit() {
 // limitData puts the data limit on this process for the moment of a fork; the
 // child inherits it. Only PicoD's own new mappings in that moment are affected.
 func (r *Runner) limitData() (restore func()) {
-	var old unix.Rlimit
-	if r.data == dataNone || unix.Prlimit(0, unix.RLIMIT_DATA, nil, &old) != nil {
+	if r.data == dataNone {
 		return func() {}
 	}
-	limit := unix.Rlimit{Cur: min(r.cfg.MaxDataBytes, old.Max), Max: old.Max}
+	return r.limit(unix.RLIMIT_DATA, r.cfg.MaxDataBytes)
+}
+
+// limitProcesses does the same with the number of processes of a user, where
+// groups limit only one command at a time. Elsewhere it would do harm: the user
+// may have processes in other sandboxes of the same kernel.
+func (r *Runner) limitProcesses() (restore func()) {
+	if r.cfg.User == nil || r.cfg.MaxProcesses == 0 || r.cgroups == nil || r.cgroups.max == "" || r.cgroups.shared {
+		return func() {}
+	}
+	return r.limit(unix.RLIMIT_NPROC, uint64(r.cfg.MaxProcesses))
+}
+
+// limit lowers a limit of this process. Where a hard limit could not be taken
+// back, only the soft one is lowered.
+func (r *Runner) limit(resource int, to uint64) (restore func()) {
+	var old unix.Rlimit
+	if unix.Prlimit(0, resource, nil, &old) != nil {
+		return func() {}
+	}
+	limit := unix.Rlimit{Cur: min(to, old.Max), Max: old.Max}
 	if r.data == dataHard {
 		limit.Max = limit.Cur
 	}
-	if err := unix.Prlimit(0, unix.RLIMIT_DATA, &limit, nil); err != nil {
-		r.log.Error("data limit was not set", "error", err)
+	if err := unix.Prlimit(0, resource, &limit, nil); err != nil {
+		r.log.Error("limit was not set", "resource", resource, "error", err)
 		return func() {}
 	}
 	return func() {
-		if err := unix.Prlimit(0, unix.RLIMIT_DATA, &old, nil); err != nil {
-			r.log.Error("data limit of the daemon cannot be taken back", "error", err)
+		if err := unix.Prlimit(0, resource, &old, nil); err != nil {
+			r.log.Error("limit of the daemon cannot be taken back", "resource", resource, "error", err)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -209,6 +210,7 @@ type child struct {
 	err    int
 	group  *group
 	marker string
+	dying  atomic.Bool // group is being killed in the background, and released then
 	runner *Runner
 }
 
@@ -222,8 +224,12 @@ func (c *child) kill() {
 	if c.group.kill(killPatience) {
 		return
 	}
-	group := c.group
-	c.runner.runs.Go(func() { group.kill(killAgain) })
+	if c.dying.CompareAndSwap(false, true) {
+		c.runner.runs.Go(func() {
+			c.group.kill(killAgain)
+			c.runner.cgroups.release(c.group)
+		})
+	}
 }
 
 // start forks and executes cmd.
@@ -306,7 +312,8 @@ func (r *Runner) finish(c *child) {
 	closeFD(&c.out)
 	closeFD(&c.err)
 	closeFD(&c.pidfd)
-	if c.group != nil {
+	// A group whose killing goes on must not get another command meanwhile.
+	if c.group != nil && !c.dying.Load() {
 		r.cgroups.release(c.group)
 	}
 }
