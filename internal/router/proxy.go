@@ -2,16 +2,13 @@ package router
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"sync"
-	"time"
 
 	"github.com/volcano-sh/agentcube/api"
-	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
@@ -50,9 +47,9 @@ func (rt *Router) newCall(t *target, rec session.Session, inv invocation, r *htt
 	case api.AuthClientKey:
 		c.keepAuth = true
 	case api.AuthManaged:
-		token, err := auth.SignRouter(rt.cfg.SigningKey, rec.ID, time.Now())
+		token, err := t.tokens.take()
 		if err != nil {
-			return nil, fmt.Errorf("sign request: %w", err)
+			return nil, err
 		}
 		c.authorization = "Bearer " + token
 	}

@@ -152,6 +152,9 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer c.target.activity.end(r.Context())
+	if c.authorization != "" {
+		defer c.target.tokens.signAhead()()
+	}
 	// An answer may begin before the request has been sent in full. Where the
 	// protocol always allows that, there is nothing to enable.
 	_ = http.NewResponseController(w).EnableFullDuplex()

@@ -107,6 +107,7 @@ type target struct {
 	key       *rsa.PublicKey // nil unless the session is key-bound
 	transport *http.Transport
 	activity  activity
+	tokens    tokens
 	done      chan struct{} // closed with the target
 
 	mu     sync.Mutex
@@ -118,6 +119,7 @@ type target struct {
 func (rt *Router) newTarget(rec session.Session) *target {
 	t := &target{rt: rt, rec: rec, key: publicKey(rec), conns: map[*trackedConn]struct{}{}, done: make(chan struct{})}
 	t.activity.init(rt, rec)
+	t.tokens.key, t.tokens.session = rt.cfg.SigningKey, rec.ID
 	t.transport = &http.Transport{
 		DialContext:         t.dial,
 		DisableCompression:  true,
