@@ -140,7 +140,7 @@ func (s *Session) Download(ctx context.Context, remotePath string) (io.ReadClose
 	// Compression on the way would hide the size.
 	in.header = http.Header{"Accept-Encoding": {"identity"}}
 	ctx, watch := newStall(ctx, s.c.stall)
-	resp, err := s.c.send(ctx, in)
+	resp, err := s.c.send(ctx, in) //nolint:bodyclose // the caller closes what is returned
 	if err != nil {
 		watch.end()
 		return nil, File{}, fmt.Errorf("download %s: %w", remotePath, watch.explain(ctx, in.base, err))

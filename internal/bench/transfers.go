@@ -148,7 +148,7 @@ func (p *plainServer) get(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("download from reference server: %w", err)
 	}
-	resp, err := p.client.Do(req)
+	resp, err := p.client.Do(req) //nolint:bodyclose // drain closes it
 	if err != nil {
 		return fmt.Errorf("download from reference server: %w", err)
 	}

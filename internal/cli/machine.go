@@ -38,7 +38,7 @@ func probeKVM(ctx context.Context) error {
 		return fmt.Errorf("look for /dev/kvm: %w", reason(err))
 	}
 	var out bytes.Buffer
-	cmd := exec.Command("/proc/self/exe", probeKVMCommand)
+	cmd := exec.Command("/proc/self/exe", probeKVMCommand) //nolint:noctx // its Wait may never end
 	cmd.Args[0] = "agentcube"
 	cmd.Stdout = &out
 	if err := cmd.Start(); err != nil {

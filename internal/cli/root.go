@@ -77,9 +77,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetIn(a.Stdin)
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(cmd, err)
-	})
+	root.SetFlagErrorFunc(usageError)
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", "", "address of the server, for both planes (default http://localhost:8080)")
 	flags.StringVarP(&a.output, "output", "o", outputTable, "`format` of what is printed: table or json")
