@@ -20,10 +20,13 @@ ADDR      ?= 127.0.0.1:8080
 # One static binary, as users get it. The race detector alone needs cgo.
 export CGO_ENABLED := 0
 
-# Packages that start gVisor cannot be built with cgo, and so not with the race
-# detector: the sandbox has no dynamic loader. What they do concurrently is
-# covered by the end-to-end tests on the real binary.
-GO_PKGS   = $(shell $(GO) list ./... | grep -v -e /test/ -e /sandbox/gvisor)
+# Programs that start gVisor cannot be built with cgo, and so not with the race
+# detector: the sandbox has no dynamic loader. The packages that link it are
+# tested without; the end-to-end tests are not part of the unit tests.
+define list_packages # $(1): the packages that link gVisor, = or !=
+$(shell $(GO) list -f '{{.ImportPath}} {{join .Deps " "}}' ./... | \
+	awk '$$1 !~ /\/test\// && (/ gvisor\.dev\/gvisor\// ? "=" : "!=") == "$(1)" {print $$1}')
+endef
 E2E_FLAGS ?=
 
 .PHONY: help
@@ -85,9 +88,9 @@ test: build image venv ## run all tests
 .PHONY: test-go
 test-go: build ## Go unit tests, with the race detector
 	@echo "==> go test -race"
-	@CGO_ENABLED=1 $(GO) test -race -timeout 15m $(GO_PKGS)
-	@echo "==> go test (gVisor driver)"
-	@$(GO) test -timeout 10m ./internal/sandbox/gvisor/...
+	@CGO_ENABLED=1 $(GO) test -race -timeout 15m $(call list_packages,!=)
+	@echo "==> go test (packages that link gVisor)"
+	@$(GO) test -timeout 10m $(call list_packages,=)
 
 .PHONY: test-sdk
 test-sdk: venv ## Python SDK tests
