@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
@@ -83,11 +82,7 @@ func (d *Driver) adoptOne(ctx context.Context, id string, pids []int) error {
 		b.proc = proc
 		d.wg.Go(func() { d.follow(b, proc) })
 	default:
-		exit := sandbox.Exit{ID: id, Reason: sandbox.ExitLost, At: time.Now().UTC(),
-			Detail: "The sandbox was gone when AgentCube came back."}
-		if d.groups.oomKills(id) > 0 {
-			exit.Reason, exit.Detail = sandbox.ExitOutOfMemory, "The sandbox reached its memory limit and was ended."
-		}
+		exit := d.why(id, sandbox.ExitLost, "The sandbox was gone when AgentCube came back.")
 		d.wg.Go(func() { d.ended(b, exit) })
 	}
 	return nil

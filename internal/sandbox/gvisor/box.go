@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -105,11 +107,42 @@ func (d *Driver) follow(b *box, p *process) {
 	if err := p.wait(); err != nil {
 		return // let go of: the driver closes
 	}
-	exit := sandbox.Exit{ID: b.rec.ID, Reason: sandbox.ExitStopped, Detail: "The sandbox ended by itself.", At: time.Now().UTC()}
-	if d.groups.oomKills(b.rec.ID) > 0 {
-		exit.Reason, exit.Detail = sandbox.ExitOutOfMemory, "The sandbox reached its memory limit and was ended."
+	if trace := b.panicTrace(); trace != "" {
+		d.cfg.Logger.Error("gVisor kernel failed", "sandbox", b.rec.ID, "trace", trace)
 	}
-	d.ended(b, exit)
+	d.ended(b, d.why(b.rec.ID, sandbox.ExitStopped, "The sandbox ended by itself."))
+}
+
+// why explains the end of a sandbox by what its control group counted, and
+// falls back on the reason given.
+func (d *Driver) why(id string, reason sandbox.ExitReason, detail string) sandbox.Exit {
+	exit := sandbox.Exit{ID: id, Reason: reason, Detail: detail, At: time.Now().UTC()}
+	switch {
+	case d.groups.oomKills(id) > 0:
+		exit.Reason, exit.Detail = sandbox.ExitOutOfMemory, "The sandbox reached its memory limit and was ended."
+	case d.groups.forksRefused(id) > 0:
+		exit.Detail = "The sandbox reached its limit of processes and was ended."
+	}
+	return exit
+}
+
+// panicLog is the file in a sandbox's directory that its kernel writes when it
+// fails.
+const panicLog = "panic.log"
+
+// panicTrace is the beginning of what a failed kernel wrote.
+func (b *box) panicTrace() string {
+	f, err := os.Open(filepath.Join(b.dir, panicLog))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const enough = 4 << 10
+	text, err := io.ReadAll(io.LimitReader(f, enough))
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 // ended notes an exit and delivers it, unless nobody is to be told.

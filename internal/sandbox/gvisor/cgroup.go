@@ -1,8 +1,6 @@
 package gvisor
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -144,13 +142,13 @@ type cgroupValue struct {
 
 // values are the files to write. Files written in the sandbox live in its
 // memory, so the memory limit of the group is the sum of both. The limit on
-// host processes is a backstop: a guest thread costs a few host threads, and
-// PicoD holds the guest's own limit.
+// host processes is a backstop: a guest process costs several host threads,
+// and PicoD holds the guest's own limit. gVisor's kernel fails when it is reached.
 func (g *cgroups) values(r sandbox.Resources) []cgroupValue {
 	memory := strconv.FormatInt(r.MemoryBytes+r.DiskBytes, 10)
 	quota := strconv.FormatInt(r.CPUMillis*cgroupPeriod/1000, 10)
 	period := strconv.Itoa(cgroupPeriod)
-	pids := strconv.FormatInt(r.Processes*4+1024, 10)
+	pids := strconv.FormatInt(r.Processes*8+1024, 10)
 	if g.v2 {
 		return []cgroupValue{
 			{"memory", "memory.max", memory, false},
@@ -202,22 +200,29 @@ func (g *cgroups) members(id string) []int {
 // oomKills is how many processes of the group the kernel has ended because the
 // group was at its memory limit.
 func (g *cgroups) oomKills(id string) int {
-	root, ok := g.roots["memory"]
+	if g.v2 {
+		return g.count(id, "memory", "memory.events", "oom_kill")
+	}
+	return g.count(id, "memory", "memory.oom_control", "oom_kill")
+}
+
+// forksRefused is how often the group was at its limit of processes.
+func (g *cgroups) forksRefused(id string) int { return g.count(id, "pids", "pids.events", "max") }
+
+// count reads a counter from a file of "name number" lines; 0 when it cannot.
+func (g *cgroups) count(id, controller, file, name string) int {
+	root, ok := g.roots[controller]
 	if !ok {
 		return 0
-	}
-	file := "memory.oom_control"
-	if g.v2 {
-		file = "memory.events"
 	}
 	data, err := os.ReadFile(filepath.Join(root, g.parent, id, file))
 	if err != nil {
 		return 0
 	}
-	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
-		if n, ok := strings.CutPrefix(s.Text(), "oom_kill "); ok {
-			count, _ := strconv.Atoi(n)
-			return count
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == name {
+			n, _ := strconv.Atoi(f[1])
+			return n
 		}
 	}
 	return 0

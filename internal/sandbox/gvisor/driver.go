@@ -313,7 +313,7 @@ func (d *Driver) make(ctx context.Context, b *box, spec sandbox.Spec) error {
 	if err := d.groups.create(spec.ID, spec.Resources); err != nil {
 		return err
 	}
-	conf, err := runscConfig(d.stateDir(spec.ID), d.cfg.Platform)
+	conf, err := runscConfig(d.stateDir(spec.ID), filepath.Join(b.dir, panicLog), d.cfg.Platform)
 	if err != nil {
 		return err
 	}

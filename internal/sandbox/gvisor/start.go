@@ -27,14 +27,15 @@ import (
 const containerID = "sb"
 
 // runscConfig is gVisor's configuration for one sandbox.
-func runscConfig(stateDir, platform string) (*config.Config, error) {
+func runscConfig(stateDir, panicLog, platform string) (*config.Config, error) {
 	fs := flag.NewFlagSet("gvisor", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	config.RegisterFlags(fs)
 	for name, value := range map[string]string{
-		"root":     stateDir,
-		"platform": platform,
-		"network":  "sandbox",
+		"root":      stateDir,
+		"platform":  platform,
+		"panic-log": panicLog,
+		"network":   "sandbox",
 		// The sentry gets no access to the host's file system, and a user
 		// namespace of its own in which it is nobody.
 		"directfs": "false",
