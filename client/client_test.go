@@ -437,7 +437,7 @@ func TestListQuery(t *testing.T) {
 	if _, err := c.ListSessions(t.Context(), ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := srv.request(1).uri, "/prefix/v1/sessions?all=true"; got != want {
+	if got, want := srv.request(1).uri, "/prefix/v1/sessions"; got != want {
 		t.Errorf("uri %s, want %s", got, want)
 	}
 }

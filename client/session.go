@@ -176,10 +176,6 @@ func (c *Client) ListSessions(ctx context.Context, opts ListOptions) (api.Sessio
 	ctx, cancel := control(ctx)
 	defer cancel()
 	query := url.Values{}
-	if len(opts.States) == 0 {
-		// Without either, the server leaves out what has ended.
-		query.Set("all", "true")
-	}
 	for _, s := range opts.States {
 		query.Add("state", string(s))
 	}
