@@ -66,6 +66,11 @@ func (d *Driver) adoptOne(ctx context.Context, id string, pids []int) error {
 	if rec.PID != 0 && rec.BootID == d.boot {
 		proc, _ = openProcess(rec.PID, rec.StartTime)
 	}
+	// It may have ended, and nobody have collected it yet.
+	if proc != nil && proc.ended() {
+		proc.close()
+		proc = nil
+	}
 	switch {
 	case !rec.Ready:
 		d.cfg.Logger.Info("removing a sandbox that was never finished", "sandbox", id)

@@ -48,11 +48,7 @@ func (p *process) wait() error {
 	if err != nil {
 		return fmt.Errorf("wait for process %d: %w", p.pid, err)
 	}
-	err = conn.Read(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(poll, 0)
-		return err == nil && n > 0
-	})
+	err = conn.Read(readable)
 	if err != nil {
 		return fmt.Errorf("wait for process %d: %w", p.pid, err)
 	}
@@ -63,6 +59,22 @@ func (p *process) wait() error {
 			return nil
 		}
 	}
+}
+
+// ended reports whether the process is over, collected or not.
+func (p *process) ended() (over bool) {
+	conn, err := p.file.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) { over = readable(fd) })
+	}
+	return over && err == nil
+}
+
+// readable is what a pidfd becomes when its process ends.
+func readable(fd uintptr) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n > 0
 }
 
 func (p *process) kill() error {
