@@ -81,6 +81,7 @@ type server struct {
 	images    *image.Store
 	templates *template.Directory
 	driver    *gvisor.Driver
+	budget    int64 // memory of all sandboxes together, in bytes
 	manager   *manager.Manager
 	router    *router.Router
 }
@@ -239,9 +240,14 @@ func (s *server) loadTemplates(ctx context.Context) error {
 }
 
 func (s *server) openDriver(ctx context.Context) (func() error, error) {
+	var err error
+	if s.budget, err = memoryBudget(s.cfg); err != nil {
+		return nil, err
+	}
 	held := newHeldImages(s.images)
 	s.driver = gvisor.New(gvisor.Config{
-		DataDir: s.cfg.DataDir, Images: held, Platform: platform(ctx, s.cfg.Platform), Logger: s.log,
+		DataDir: s.cfg.DataDir, Images: held, Platform: platform(ctx, s.cfg.Platform),
+		MemoryBudget: s.budget, Logger: s.log,
 	})
 	if err := s.driver.Open(ctx); err != nil {
 		return nil, fmt.Errorf("open gVisor driver: %w", err)
@@ -271,17 +277,13 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	budget, err := memoryBudget(s.cfg)
-	if err != nil {
-		return nil, err
-	}
 	local := auth.NewLocal(token)
 	s.manager = manager.New(manager.Config{
 		Store: s.store, Driver: s.driver, Templates: s.templates, Authenticator: local,
 		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Logger: s.log,
 		SessionChanged: func(rec session.Session) { s.router.SessionChanged(rec) },
 		CreateTimeout:  s.cfg.SandboxCreateTimeout, Retention: s.cfg.EndedRetention,
-		MaxSandboxes: s.cfg.MaxSandboxes, MemoryBudget: budget,
+		MaxSandboxes: s.cfg.MaxSandboxes, MemoryBudget: memoryOvercommit * s.budget,
 		MaxPerOwner:  s.cfg.MaxSessionsPerOwner,
 		KeepSessions: s.cfg.KeepSessions,
 	})
@@ -343,11 +345,16 @@ func (s *server) serve(ctx context.Context) error {
 	return err
 }
 
-// memoryBudget is what all sandboxes together may be promised, in bytes.
+// memoryOvercommit is how often the memory budget may be promised: a limit is
+// what a sandbox may grow to, and most stay far below theirs. The kernel holds
+// the budget itself.
+const memoryOvercommit = 4
+
+// memoryBudget is what all sandboxes together may use, in bytes.
 func memoryBudget(cfg *config.Config) (int64, error) {
 	if cfg.MemoryBudget > 0 {
 		return int64(cfg.MemoryBudget), nil
 	}
 	total, _, err := machineMemory()
-	return total, err
+	return total / 100 * 85, err
 }

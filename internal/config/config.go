@@ -37,8 +37,9 @@ type Config struct {
 	// MaxSandboxes bounds the sandboxes that exist at once; 0 means that
 	// memory alone decides.
 	MaxSandboxes int
-	// MemoryBudget bounds the sum of the memory limits of all sandboxes, in
-	// bytes; 0 means what the machine has.
+	// MemoryBudget bounds the memory of all sandboxes together, in bytes; the
+	// kernel holds it. Their limits may add up to four times that. 0 means
+	// 85 % of what the machine has.
 	MemoryBudget Bytes
 	// MaxSessionsPerOwner bounds the living sessions of one owner; 0 means no bound.
 	MaxSessionsPerOwner int

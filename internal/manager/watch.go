@@ -92,14 +92,21 @@ func (m *Manager) sandboxExited(exit sandbox.Exit) {
 	m.remove(exit.ID, &ending{id: id, fate: fate, reason: reason})
 }
 
-func exitFate(exit sandbox.Exit) (api.Fate, string) {
+// exitFate is the fate of a session whose sandbox ended, and the reason: the
+// driver's sentence, where it has one.
+func exitFate(exit sandbox.Exit) (fate api.Fate, reason string) {
 	switch exit.Reason {
 	case sandbox.ExitOutOfMemory:
-		return api.FateOutOfMemory, "the sandbox went over its memory limit"
+		fate, reason = api.FateOutOfMemory, "the sandbox went over its memory limit"
 	case sandbox.ExitLost:
-		return api.FateHostLost, "the sandbox was gone when it was looked for"
+		fate, reason = api.FateHostLost, "the sandbox was gone when it was looked for"
+	default:
+		fate, reason = api.FateFailed, "the sandbox ended by itself"
 	}
-	return api.FateFailed, "the sandbox ended by itself"
+	if exit.Detail != "" {
+		reason = exit.Detail
+	}
+	return fate, reason
 }
 
 func (m *Manager) purgeLoop(ctx context.Context) {

@@ -85,7 +85,8 @@ const (
 type Exit struct {
 	ID     string
 	Reason ExitReason
-	// Detail is one sentence for people; it holds nothing that user code printed.
+	// Detail is one sentence for people, in lower case and without a full
+	// stop; it holds nothing that user code printed.
 	Detail string
 	At     time.Time
 }

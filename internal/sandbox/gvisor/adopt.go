@@ -87,7 +87,7 @@ func (d *Driver) adoptOne(ctx context.Context, id string, pids []int) error {
 		b.proc = proc
 		d.wg.Go(func() { d.follow(b, proc) })
 	default:
-		exit := d.why(id, sandbox.ExitLost, "The sandbox was gone when AgentCube came back.")
+		exit := d.why(id, sandbox.ExitLost, "the sandbox was gone when AgentCube came back")
 		d.wg.Go(func() { d.ended(b, exit) })
 	}
 	return nil

@@ -110,7 +110,7 @@ func (d *Driver) follow(b *box, p *process) {
 	if trace := b.panicTrace(); trace != "" {
 		d.cfg.Logger.Error("gVisor kernel failed", "sandbox", b.rec.ID, "trace", trace)
 	}
-	d.ended(b, d.why(b.rec.ID, sandbox.ExitStopped, "The sandbox ended by itself."))
+	d.ended(b, d.why(b.rec.ID, sandbox.ExitStopped, "the sandbox ended by itself"))
 }
 
 // why explains the end of a sandbox by what its control group counted, and
@@ -119,9 +119,9 @@ func (d *Driver) why(id string, reason sandbox.ExitReason, detail string) sandbo
 	exit := sandbox.Exit{ID: id, Reason: reason, Detail: detail, At: time.Now().UTC()}
 	switch {
 	case d.groups.oomKills(id) > 0:
-		exit.Reason, exit.Detail = sandbox.ExitOutOfMemory, "The sandbox reached its memory limit and was ended."
+		exit.Reason, exit.Detail = sandbox.ExitOutOfMemory, "the sandbox reached its memory limit and was ended"
 	case d.groups.forksRefused(id) > 0:
-		exit.Detail = "The sandbox reached its limit of processes and was ended."
+		exit.Detail = "the sandbox reached its limit of processes and was ended"
 	}
 	return exit
 }

@@ -26,6 +26,7 @@ const (
 // hierarchy that is mounted.
 type cgroups struct {
 	parent string // path below each hierarchy's root
+	budget int64  // memory of all sandboxes together, in bytes; 0: no bound
 	v2     bool
 	// roots are the hierarchies by controller: "memory", "cpu", "pids".
 	roots map[string]string
@@ -36,8 +37,8 @@ type cgroups struct {
 var controllers = []string{"memory", "cpu", "pids"}
 
 // findCgroups looks which controllers can be used. It makes nothing.
-func findCgroups(parent string) *cgroups {
-	g := &cgroups{parent: parent, roots: map[string]string{}, missing: map[string]string{}}
+func findCgroups(parent string, budget int64) *cgroups {
+	g := &cgroups{parent: parent, budget: budget, roots: map[string]string{}, missing: map[string]string{}}
 	available, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
 	g.v2 = err == nil
 	for _, c := range controllers {
@@ -94,16 +95,41 @@ func (g *cgroups) dirs(id string) []string {
 	return out
 }
 
+// open makes the parent group and sets its limit.
+func (g *cgroups) open() error {
+	for _, root := range g.roots {
+		if err := os.MkdirAll(filepath.Join(root, g.parent), 0o755); err != nil {
+			return fmt.Errorf("make cgroup: %w", err)
+		}
+	}
+	root, ok := g.roots["memory"]
+	if !ok {
+		return nil
+	}
+	file, limit := "memory.limit_in_bytes", "-1"
+	if g.v2 {
+		if err := g.delegate(); err != nil {
+			return err
+		}
+		file, limit = "memory.max", "max"
+	} else {
+		// Kernels before 5.11 count children only when told to.
+		_ = os.WriteFile(filepath.Join(root, g.parent, "memory.use_hierarchy"), []byte("1"), 0o644)
+	}
+	if g.budget > 0 {
+		limit = strconv.FormatInt(g.budget, 10)
+	}
+	if err := os.WriteFile(filepath.Join(root, g.parent, file), []byte(limit), 0o644); err != nil {
+		return fmt.Errorf("set cgroup limit %s of all sandboxes: %w", file, err)
+	}
+	return nil
+}
+
 // create makes the group of a sandbox and sets its limits.
 func (g *cgroups) create(id string, r sandbox.Resources) error {
 	for _, dir := range g.dirs(id) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make cgroup: %w", err)
-		}
-	}
-	if g.v2 {
-		if err := g.delegate(); err != nil {
-			return err
 		}
 	}
 	for _, v := range g.values(r) {

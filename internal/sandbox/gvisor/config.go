@@ -22,7 +22,11 @@ type Config struct {
 	Images  ImageSource
 	// Platform is gVisor's: "systrap" (the default) or "kvm".
 	Platform string
-	Logger   *slog.Logger
+	// MemoryBudget bounds the memory of all sandboxes together, in bytes,
+	// whatever their own limits add up to; 0 means no bound. When it is
+	// reached, the kernel ends a process of one of them.
+	MemoryBudget int64
+	Logger       *slog.Logger
 }
 
 // Defaults for limits that a spec leaves open.

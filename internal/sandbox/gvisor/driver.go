@@ -85,13 +85,9 @@ func (d *Driver) Open(ctx context.Context) error {
 	gvisorlog.SetTarget(&gvisorlog.GoogleEmitter{Writer: &gvisorlog.Writer{Next: io.Discard}})
 	d.boot = bootID()
 	sum := sha256.Sum256([]byte(d.dir))
-	d.groups = findCgroups("agentcube-" + hex.EncodeToString(sum[:4]))
-	var err error
-	if d.agent, err = agentImage(ctx, filepath.Join(d.cfg.DataDir, "agent")); err != nil {
-		d.releaseLock()
-		return err
-	}
-	if d.netns, err = newNetns(); err != nil {
+	d.groups = findCgroups("agentcube-"+hex.EncodeToString(sum[:4]), d.cfg.MemoryBudget)
+	if err := d.acquire(ctx); err != nil {
+		d.groups.removeParent()
 		d.releaseLock()
 		return err
 	}
@@ -102,6 +98,18 @@ func (d *Driver) Open(ctx context.Context) error {
 		return errors.Join(err, d.Close())
 	}
 	return nil
+}
+
+// acquire gets what sandboxes share.
+func (d *Driver) acquire(ctx context.Context) (err error) {
+	if err := d.groups.open(); err != nil {
+		return err
+	}
+	if d.agent, err = agentImage(ctx, filepath.Join(d.cfg.DataDir, "agent")); err != nil {
+		return err
+	}
+	d.netns, err = newNetns()
+	return err
 }
 
 // takeLock waits a moment for the lock: a process that was killed while it

@@ -165,8 +165,20 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestLimitsAreSet(t *testing.T) {
 	dir := dataDir(t)
-	d := openDriver(t, dir, makeImage(t, dir))
+	const budget = 1 << 30
+	d := New(Config{DataDir: dir, Images: makeImage(t, dir), MemoryBudget: budget})
+	if err := d.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	defer closeEmpty(t, d)
+	file := "memory.limit_in_bytes"
+	if d.groups.v2 {
+		file = "memory.max"
+	}
+	got, err := os.ReadFile(filepath.Join(d.groups.roots["memory"], d.groups.parent, file))
+	if err != nil || strings.TrimSpace(string(got)) != itoa(budget) {
+		t.Errorf("memory of all sandboxes = %q, %v; want %d", got, err, budget)
+	}
 	spec := testSpec(t, "limits")
 	spec.Resources = sandbox.Resources{CPUMillis: 500, MemoryBytes: 128 << 20, DiskBytes: 32 << 20, Processes: 20}
 	if _, err := d.Create(t.Context(), spec); err != nil {
