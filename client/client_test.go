@@ -91,6 +91,24 @@ func connect(t *testing.T, cfg Config) *Client {
 const created = `{"kind":"Sandbox","sessionId":"abc","entryPoints":[],
 	"session":{"sessionId":"abc","kind":"CodeInterpreter","namespace":"default","name":"simple-codeinterpreter","auth":"client-key"}}`
 
+// sentKey is the key in a create request.
+func sentKey(t *testing.T, encoded string) any {
+	t.Helper()
+	text, err := base64.RawStdEncoding.DecodeString(encoded)
+	if err != nil {
+		t.Fatalf("public key is not unpadded base64: %v", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		t.Fatalf("public key is not a PEM block: %q", text)
+	}
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pub
+}
+
 func TestKeyBoundSessionSignsEveryRequest(t *testing.T) {
 	srv := serve(t,
 		reply(200, created),
@@ -137,18 +155,7 @@ func TestKeyBoundSessionSignsEveryRequest(t *testing.T) {
 	if body.Name != "simple-codeinterpreter" || body.Namespace != "default" || body.TTL != 60 || body.Metadata["a"] != "b" {
 		t.Errorf("create body %+v", body)
 	}
-	text, err := base64.RawStdEncoding.DecodeString(body.PublicKey)
-	if err != nil {
-		t.Fatalf("public key is not unpadded base64: %v", err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" {
-		t.Fatalf("public key is not a PEM block: %q", text)
-	}
-	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	pub := sentKey(t, body.PublicKey)
 
 	root := "/v1/namespaces/default/code-interpreters/simple-codeinterpreter/invocations/"
 	for i, want := range []struct {

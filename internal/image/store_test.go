@@ -17,25 +17,33 @@ import (
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
-func TestImportKeepsWhatAnImageIs(t *testing.T) {
-	odd := "a\nb \xff\xfe ☃ 'q'"
+const oddName = "a\nb \xff\xfe ☃ 'q'"
+
+// lowerLayer has every kind of entry that an image keeps.
+func lowerLayer() []ent {
+	return []ent{
+		ent{name: "./", typ: '5', mode: 0o755},
+		dir("usr"), dir("usr/bin"),
+		ent{name: "usr/bin/tool", body: "v1", mode: 0o755, uid: 3, gid: 70000, mtime: 1000},
+		ent{name: "usr/bin/su", body: "su", mode: 0o4755},
+		hardlink("usr/bin/tool2", "usr/bin/tool"),
+		symlink("bin", "usr/bin"),
+		symlink("etc-link", "/etc/passwd"),
+		ent{name: "home", typ: '5', mode: 0o700, uid: 1000, gid: 1000, mtime: 2000},
+		file("home/"+oddName, "odd"),
+		dir("gone"), file("gone/a", "a"), file("gone/b", "b"),
+		dir("hollow"), file("hollow/old", "old"), dir("hollow/sub"), file("hollow/sub/old", "x"),
+		file("was-file", "f"), dir("was-dir"), file("was-dir/x", "x"),
+		file("big", strings.Repeat("0123456789", 1000)),
+		file("empty", ""),
+	}
+}
+
+// TestImportRefusesAFileAsParent: a later layer cannot put entries below what an
+// earlier one made a file.
+func TestImportRefusesAFileAsParent(t *testing.T) {
 	path := archiveFile(t, "agentcube/test:1",
-		plainLayer(t,
-			ent{name: "./", typ: '5', mode: 0o755},
-			dir("usr"), dir("usr/bin"),
-			ent{name: "usr/bin/tool", body: "v1", mode: 0o755, uid: 3, gid: 70000, mtime: 1000},
-			ent{name: "usr/bin/su", body: "su", mode: 0o4755},
-			hardlink("usr/bin/tool2", "usr/bin/tool"),
-			symlink("bin", "usr/bin"),
-			symlink("etc-link", "/etc/passwd"),
-			ent{name: "home", typ: '5', mode: 0o700, uid: 1000, gid: 1000, mtime: 2000},
-			file("home/"+odd, "odd"),
-			dir("gone"), file("gone/a", "a"), file("gone/b", "b"),
-			dir("hollow"), file("hollow/old", "old"), dir("hollow/sub"), file("hollow/sub/old", "x"),
-			file("was-file", "f"), dir("was-dir"), file("was-dir/x", "x"),
-			file("big", strings.Repeat("0123456789", 1000)),
-			file("empty", ""),
-		),
+		plainLayer(t, lowerLayer()...),
 		gzipLayer(t,
 			file("bin/through-link", "in usr/bin"),
 			file("hollow/new", "new"), ent{name: "hollow/.wh..wh..opq"},
@@ -47,25 +55,13 @@ func TestImportKeepsWhatAnImageIs(t *testing.T) {
 	_, err := s.Import(t.Context(), "", path, nil)
 	wantCode(t, err, CodeArchiveUnsafe)
 	wantContents(t, s, 0, 0)
+}
 
-	path = archiveFile(t, "agentcube/test:1",
-		plainLayer(t,
-			ent{name: "./", typ: '5', mode: 0o755},
-			dir("usr"), dir("usr/bin"),
-			ent{name: "usr/bin/tool", body: "v1", mode: 0o755, uid: 3, gid: 70000, mtime: 1000},
-			ent{name: "usr/bin/su", body: "su", mode: 0o4755},
-			hardlink("usr/bin/tool2", "usr/bin/tool"),
-			symlink("bin", "usr/bin"),
-			symlink("etc-link", "/etc/passwd"),
-			ent{name: "home", typ: '5', mode: 0o700, uid: 1000, gid: 1000, mtime: 2000},
-			file("home/"+odd, "odd"),
-			dir("gone"), file("gone/a", "a"), file("gone/b", "b"),
-			dir("hollow"), file("hollow/old", "old"), dir("hollow/sub"), file("hollow/sub/old", "x"),
-			file("was-file", "f"), dir("was-dir"), file("was-dir/x", "x"),
-			file("big", strings.Repeat("0123456789", 1000)),
-			file("empty", ""),
-			ent{name: "null", typ: '3', mode: 0o666}, ent{name: "fifo", typ: '6', mode: 0o666},
-		),
+func TestImportKeepsWhatAnImageIs(t *testing.T) {
+	s := openStore(t, Options{})
+	path := archiveFile(t, "agentcube/test:1",
+		plainLayer(t, append(lowerLayer(),
+			ent{name: "null", typ: '3', mode: 0o666}, ent{name: "fifo", typ: '6', mode: 0o666})...),
 		gzipLayer(t,
 			file("bin/through-link", "in usr/bin"),
 			file("hollow/new", "new"), ent{name: "hollow/.wh..wh..opq"},
@@ -96,7 +92,7 @@ func TestImportKeepsWhatAnImageIs(t *testing.T) {
 	check("bin", "usr/bin", fs.ModeSymlink, 0o777, 0, 0)
 	check("etc-link", "/etc/passwd", fs.ModeSymlink, 0o777, 0, 0)
 	check("home", "", fs.ModeDir, 0o700, 1000, 1000)
-	check("home/"+odd, "odd", 0, 0o644, 0, 0)
+	check("home/"+oddName, "odd", 0, 0o644, 0, 0)
 	check("gone/b", "b", 0, 0o644, 0, 0)
 	check("hollow/new", "new", 0, 0o644, 0, 0)
 	check("was-file/now-dir", "d", 0, 0o644, 0, 0)

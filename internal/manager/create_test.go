@@ -312,10 +312,10 @@ func (s *noticeDuplicates) Create(ctx context.Context, rec session.Session) (ses
 	return out, err
 }
 
-// TestDeleteWhileCreating: the owner sees the pending session in the list and
-// deletes it.
-func TestDeleteWhileCreating(t *testing.T) {
-	t.Parallel()
+// creating returns a manager in the middle of a creation, which lasts until it is
+// given up, and what its client will be answered.
+func creating(t *testing.T) (*world, *node, <-chan answer) {
+	t.Helper()
 	w := newWorld(t)
 	started := make(chan struct{})
 	w.hooks.Create = func(ctx context.Context, _ sandbox.Spec) error {
@@ -324,9 +324,17 @@ func TestDeleteWhileCreating(t *testing.T) {
 		return ctx.Err()
 	}
 	n := w.start()
-	answered := make(chan answer)
+	answered := make(chan answer, 1)
 	go func() { answered <- n.do(t.Context(), "alice", "POST", createPath, createBody) }()
 	<-started
+	return w, n, answered
+}
+
+// TestDeleteWhileCreating: the owner sees the pending session in the list and
+// deletes it.
+func TestDeleteWhileCreating(t *testing.T) {
+	t.Parallel()
+	w, n, answered := creating(t)
 	id := w.records()[0].ID
 	if got := n.do(t.Context(), "alice", "DELETE", "/v1/sessions/"+id, ""); got.status != 200 {
 		t.Errorf("delete = %d %s", got.status, got.body)
@@ -342,17 +350,7 @@ func TestDeleteWhileCreating(t *testing.T) {
 
 func TestCreateWhileClosing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	started := make(chan struct{})
-	w.hooks.Create = func(ctx context.Context, _ sandbox.Spec) error {
-		close(started)
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	n := w.start()
-	answered := make(chan answer)
-	go func() { answered <- n.do(t.Context(), "alice", "POST", createPath, createBody) }()
-	<-started
+	w, n, answered := creating(t)
 	n.stop()
 	if err := n.Close(t.Context()); err != nil {
 		t.Errorf("Close: %v", err)

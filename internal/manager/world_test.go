@@ -3,7 +3,6 @@ package manager_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/auth/authtest"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -37,15 +37,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const guard = time.Minute
 
 // keys are made once: RSA keys are slow to make.
-var keys = sync.OnceValue(func() (k struct{ bootstrap, router, client *rsa.PrivateKey }) {
-	for _, p := range []**rsa.PrivateKey{&k.bootstrap, &k.router, &k.client} {
-		key, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			panic(err)
-		}
-		*p = key
-	}
-	return k
+type keySet struct{ bootstrap, router, client *rsa.PrivateKey }
+
+var keys = sync.OnceValue(func() keySet {
+	return keySet{bootstrap: authtest.NewKey(), router: authtest.NewKey(), client: authtest.NewKey()}
 })
 
 // clientKey is the publicKey of a create request.
@@ -61,21 +56,6 @@ func publicPEM(t *testing.T, key *rsa.PrivateKey) string {
 		t.Fatal(err)
 	}
 	return text
-}
-
-// tokens authenticates callers by a fixed table.
-type tokens map[string]auth.Principal
-
-func (ts tokens) Authenticate(r *http.Request) (auth.Principal, error) {
-	header := r.Header.Get("Authorization")
-	if header == "" {
-		return auth.Principal{}, api.Errorf(401, api.CodeUnauthorized, "Missing authorization header")
-	}
-	p, ok := ts[strings.TrimPrefix(header, "Bearer ")]
-	if !ok {
-		return p, api.Errorf(401, api.CodeUnauthorized, "Invalid or expired token")
-	}
-	return p, nil
 }
 
 // agents remembers how the agent in each sandbox was initialised.
@@ -179,7 +159,7 @@ func (w *world) start() *node {
 	}
 	cfg := manager.Config{
 		Store: w.store, Driver: d, Templates: template.NewSet(w.templates...),
-		Authenticator: tokens{"alice": {Name: "alice"}, "bob": {Name: "bob"}, "root": {Name: "root", Admin: true}},
+		Authenticator: authtest.Tokens{"alice": {Name: "alice"}, "bob": {Name: "bob"}, "root": {Name: "root", Admin: true}},
 		BootstrapKey:  keys().bootstrap, RouterKey: &keys().router.PublicKey,
 		Logger: slog.New(slog.DiscardHandler), PollInterval: 5 * time.Millisecond, KeepSessions: true,
 		CreateTimeout: guard, InitTimeout: guard,

@@ -1,20 +1,20 @@
 package router
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/volcano-sh/agentcube/internal/auth/authtest"
 )
 
 // TestTokensAreForOneRequest: PicoD refuses a token that it has seen, so no two
 // requests may get the same one, whoever signed it when.
 func TestTokensAreForOneRequest(t *testing.T) {
 	t.Parallel()
-	ts := newTokens(t)
+	ts := &tokens{key: authtest.NewKey(), session: "s1"}
 	const requests = 40
 	got := make(chan string, requests)
 	var wg sync.WaitGroup
@@ -45,7 +45,7 @@ func TestTokensAreForOneRequest(t *testing.T) {
 
 func TestTokenSignedAhead(t *testing.T) {
 	t.Parallel()
-	ts := newTokens(t)
+	ts := &tokens{key: authtest.NewKey(), session: "s1"}
 	ts.signAhead()()
 	ahead := ts.next
 	ts.signAhead()()
@@ -60,13 +60,4 @@ func TestTokenSignedAhead(t *testing.T) {
 	if token, err := ts.take(); err != nil || token == "" || token == ahead {
 		t.Errorf("take = %q, %v, want a fresh one", token, err)
 	}
-}
-
-func newTokens(t *testing.T) *tokens {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tokens{key: key, session: "s1"}
 }

@@ -2,7 +2,6 @@ package router_test
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
 	"io"
 	"log/slog"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/auth/authtest"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/router"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -34,15 +34,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const guard = time.Minute
 
-var keys = sync.OnceValue(func() (k struct{ router, client, stranger *rsa.PrivateKey }) {
-	for _, p := range []**rsa.PrivateKey{&k.router, &k.client, &k.stranger} {
-		key, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			panic(err)
-		}
-		*p = key
-	}
-	return k
+type keySet struct{ router, client, stranger *rsa.PrivateKey }
+
+var keys = sync.OnceValue(func() keySet {
+	return keySet{router: authtest.NewKey(), client: authtest.NewKey(), stranger: authtest.NewKey()}
 })
 
 // sdkToken is what the Python SDK signs a request with.
@@ -55,20 +50,6 @@ func sdkToken(t testing.TB, key *rsa.PrivateKey) string {
 		t.Fatal(err)
 	}
 	return token
-}
-
-type tokens map[string]auth.Principal
-
-func (ts tokens) Authenticate(r *http.Request) (auth.Principal, error) {
-	header := r.Header.Get("Authorization")
-	if header == "" {
-		return auth.Principal{}, api.Errorf(401, api.CodeUnauthorized, "Missing authorization header")
-	}
-	p, ok := ts[strings.TrimPrefix(header, "Bearer ")]
-	if !ok {
-		return p, api.Errorf(401, api.CodeUnauthorized, "Invalid or expired token")
-	}
-	return p, nil
 }
 
 // world is a Router before sandboxes in memory, on a listener of its own.
@@ -112,7 +93,7 @@ func newWorld(t testing.TB, app http.HandlerFunc, set func(*world, *router.Confi
 	}
 	cfg := router.Config{
 		Sessions: w.store, Dialer: w.driver, Creator: w, SigningKey: keys().router,
-		Authenticator: tokens{"alice": {Name: "alice"}, "bob": {Name: "bob"}, "root": {Name: "root", Admin: true}},
+		Authenticator: authtest.Tokens{"alice": {Name: "alice"}, "bob": {Name: "bob"}, "root": {Name: "root", Admin: true}},
 		Logger:        slog.New(slog.DiscardHandler), ExitGrace: time.Millisecond,
 	}
 	if set != nil {
