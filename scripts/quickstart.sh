@@ -82,11 +82,14 @@ leftovers() {
   grep -als -- "--root=$data/sandboxes/" /proc/[0-9]*/cmdline || true
 }
 
-if answers; then
-  say "using the AgentCube that already answers on http://$addr"
-else
-  start
-fi
+status=0
+answers || status=$?
+case $status in
+  0) say "using the AgentCube that already answers on http://$addr" ;;
+  5) fail "an AgentCube answers on http://$addr, but does not take the token of $("$agentcube" token)" \
+    'stop it, give the path of its token in AGENTCUBE_TOKEN_FILE, or take another port: ADDR=127.0.0.1:9090 make quickstart' ;;
+  *) start ;;
+esac
 
 export WORKLOAD_MANAGER_URL=http://$addr ROUTER_URL=http://$addr
 example quickstart.py 'Pi is approximately 3.1416'
