@@ -29,6 +29,9 @@ $(shell $(GO) list -f '{{.ImportPath}} {{join .Deps " "}}' ./... | \
 endef
 E2E_FLAGS ?=
 
+# What the Python SDK has to fulfil: its code blocks are run as they are.
+SDK_README ?= ../shared/python-sdk-readme.md
+
 .PHONY: help
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,9 +103,10 @@ test-sdk: venv ## Python SDK tests
 .PHONY: test-e2e
 test-e2e: build image venv ## end-to-end tests on the real binary and real sandboxes
 	@echo "==> end-to-end tests"
+	@[[ -r "$(SDK_README)" ]] || { echo "test-e2e: $(SDK_README) is missing: its code blocks are part of the tests; name it with SDK_README=FILE" >&2; exit 1; }
 	@AGENTCUBE_BIN=$(CURDIR)/$(AGENTCUBE) AGENTCUBE_IMAGE=$(CURDIR)/$(IMAGE) \
-	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python \
-	 $(GO) test -timeout 20m $(E2E_FLAGS) ./test/...
+	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
+	 $(GO) test -count 1 -timeout 20m $(E2E_FLAGS) ./test/...
 
 .PHONY: bench
 bench: build image ## measure, beside references (needs a running AgentCube)

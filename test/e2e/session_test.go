@@ -76,3 +76,19 @@ func wantGone(t *testing.T, s *client.Session, fate api.Fate) {
 		t.Errorf("an ended session answered %v (%+v), want 410 with fate %s", err, answer, fate)
 	}
 }
+
+// listAll lists all of the owner's sessions, ended or not.
+func listAll(t *testing.T, c *client.Client) []api.Session {
+	t.Helper()
+	var all []api.Session
+	for opts := (client.ListOptions{}); ; {
+		page, err := c.ListSessions(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, page.Sessions...)
+		if opts.PageToken = page.NextPageToken; opts.PageToken == "" {
+			return all
+		}
+	}
+}

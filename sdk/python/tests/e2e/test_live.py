@@ -139,15 +139,16 @@ def test_only_the_key_opens_the_session(live: CodeInterpreterClient, server_url:
 
 
 def test_an_ended_session(server_url: str) -> None:
+    key = new_private_key()
     first = CodeInterpreterClient(
-        workload_manager_url=server_url, router_url=server_url, private_key=new_private_key()
+        workload_manager_url=server_url, router_url=server_url, private_key=key
     )
     first.start()
     second = CodeInterpreterClient(
         workload_manager_url=server_url,
         router_url=server_url,
         session_id=first.session_id,
-        private_key=new_private_key(),
+        private_key=key,
     )
     first.stop()
     with pytest.raises(SessionEndedError) as caught:
