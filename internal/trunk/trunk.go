@@ -24,10 +24,10 @@ import (
 	"github.com/xtaci/smux"
 )
 
-// ErrRefused: nothing listens on the port.
+// ErrRefused says that nothing listens on the port.
 var ErrRefused = errors.New("connection refused")
 
-// ErrFailed: the other side could not open the port for another reason.
+// ErrFailed says that the other side could not open the port for another reason.
 var ErrFailed = errors.New("connection failed")
 
 const (
