@@ -104,7 +104,8 @@ type CodeInterpreterSandboxTemplate struct {
 	// Environment is added to the environment of what runs in the sandbox.
 	// +optional
 	Environment []corev1.EnvVar `json:"environment,omitempty"`
-	// Command replaces the image's entry point.
+	// Command replaces the image's entry point. On one machine, where that is not
+	// looked at, it is required with authMode none.
 	// +optional
 	Command []string `json:"command,omitempty"`
 	// Args replace the image's arguments. The flag --workspace=<dir> of PicoD

@@ -12,4 +12,10 @@
 // Idle time-out 15 min, longest life 8 h, authMode picod, workspace /workspace,
 // one port 8080 for every path, 1 CPU, 1 GiB of memory, 2 GiB of disk (the
 // resource ephemeral-storage), 256 processes, user code unprivileged.
+//
+// # The command
+//
+// With authMode picod the first process is PicoD. An AgentRuntime, and a
+// CodeInterpreter with authMode none, must write their command out: what the
+// image itself would run, Kubernetes knows, but a [sandbox.Spec] cannot say.
 package template
