@@ -3,6 +3,7 @@ package docs
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -106,6 +107,40 @@ func TestReferences(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+var testName = regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*)`")
+
+// TestNamedTests: a test that a page gives as proof exists.
+func TestNamedTests(t *testing.T) {
+	defined := map[string]bool{}
+	for _, dir := range []string{"api", "client", "cmd", "internal", "test"} {
+		err := filepath.WalkDir(filepath.Join(env.root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(text, -1) {
+				defined[string(m[1])] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	named := 0
+	for _, page := range pages(t) {
+		for _, m := range testName.FindAllStringSubmatch(read(t, page), -1) {
+			named++
+			if !defined[m[1]] {
+				t.Errorf("%s: there is no test %s", page, m[1])
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no page names a test: are they found?")
 	}
 }
 
