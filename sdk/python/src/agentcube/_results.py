@@ -46,6 +46,14 @@ class CommandResult(dict[str, Any]):
         return bool(self.get("stdout_truncated")) or bool(self.get("stderr_truncated"))
 
     @property
+    def start_error(self) -> str:
+        """Why the command could not be started: not_found, not_executable or other.
+
+        Empty when it was started, and when the server did not say.
+        """
+        return str(self.get("start_error") or "")
+
+    @property
     def duration(self) -> float:
         """How long the command ran, in seconds; 0.0 when the server did not say."""
         return float(self.get("duration") or 0.0)
