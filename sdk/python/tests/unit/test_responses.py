@@ -211,13 +211,13 @@ def test_results_are_dictionaries_with_names() -> None:
     assert result.duration == 0.5
     assert json.loads(json.dumps(result))["stdout"] == "a\ufffd"
     assert not CommandResult(exit_code=0, stdout="", stderr="").truncated
+    assert CommandResult(exit_code=0, stdout="", stderr="").duration == 0
 
 
 def test_why_a_command_was_not_started() -> None:
     result = CommandResult(exit_code=1, stdout="", stderr="no", start_error="not_found")
     assert result.start_error == "not_found"
     assert CommandResult(exit_code=1, stdout="", stderr="").start_error == ""
-    assert CommandResult(exit_code=0, stdout="", stderr="").duration == 0
 
 
 @pytest.mark.parametrize(
