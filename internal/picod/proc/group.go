@@ -50,6 +50,11 @@ type group struct {
 	tasks *os.File
 	limit *os.File // "pids.max"; nil when processes cannot be limited
 	max   string   // what limit holds
+	// exact tells that "pids.current" counts what lives and what is being born.
+	// So it is in gVisor, where a fork that was under way when its process was
+	// killed is a member later; Linux counts the uncollected, and gives up
+	// such forks.
+	exact bool
 
 	mu     sync.Mutex
 	frozen int
@@ -133,11 +138,12 @@ func (c *cgroups) acquire() (*group, error) {
 	for i, g := range c.idle {
 		if members, err := g.members(); err == nil && len(members) == 0 {
 			c.idle = append(c.idle[:i], c.idle[i+1:]...)
+			g.exact = c.exact()
 			return g, nil
 		}
 	}
 	c.next++
-	g := &group{dir: filepath.Join(c.base, "c"+strconv.Itoa(c.next)), max: c.max}
+	g := &group{dir: filepath.Join(c.base, "c"+strconv.Itoa(c.next)), max: c.max, exact: c.exact()}
 	if err := os.Mkdir(g.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make control group: %w", err)
 	}
@@ -163,6 +169,8 @@ func (g *group) open() (err error) {
 	}
 	return nil
 }
+
+func (c *cgroups) exact() bool { return c.max != "" && !c.shared }
 
 // release gives a group back; what still runs in it keeps it from being reused.
 func (c *cgroups) release(g *group) {
@@ -220,27 +228,37 @@ func (g *group) kill(patience time.Duration) bool {
 		}
 	}()
 	for end := time.Now().Add(patience); time.Now().Before(end); {
+		complete := frozen // nothing is born behind the back of this look
 		pids, err := g.members()
-		// One that ended stays a member until it is collected.
-		pids = slices.DeleteFunc(pids, func(pid int) bool { return !alive(pid) })
-		if err != nil || len(pids) == 0 {
+		if err != nil || len(pids) == 0 && (!g.exact || g.unused()) {
 			return true
 		}
-		outrun := len(hit) > 0 && slices.ContainsFunc(pids, func(pid int) bool { return !hit[pid] })
-		if (outrun || len(pids) > manyMembers) && !frozen {
-			frozen = true
-			g.freeze()
-		}
-		fresh := len(hit) == 0 || outrun
 		for _, pid := range pids {
-			hit[pid] = true
 			_ = unix.Kill(pid, unix.SIGKILL) // it may be gone already
 		}
-		if !fresh {
-			time.Sleep(time.Millisecond)
+		outrun := len(hit) > 0 && slices.ContainsFunc(pids, func(pid int) bool { return !hit[pid] })
+		for _, pid := range pids {
+			hit[pid] = true
 		}
+		// One that ended stays a member until it is collected.
+		living := slices.ContainsFunc(pids, alive)
+		if !living && complete && !g.exact {
+			return true
+		}
+		if !frozen && (outrun || !living || len(pids) > manyMembers) {
+			frozen = true
+			g.freeze()
+			continue
+		}
+		time.Sleep(time.Millisecond)
 	}
 	return false
+}
+
+// unused tells that nothing lives in g, and that nothing is being born either.
+func (g *group) unused() bool {
+	count, err := os.ReadFile(filepath.Join(g.dir, "pids.current"))
+	return err != nil || strings.TrimSpace(string(count)) == "0"
 }
 
 // freeze refuses new processes to g until every freeze was thawed.
