@@ -168,8 +168,10 @@ func TestBackground(t *testing.T) {
 		}
 		again := r.Run(t.Context(), shell("echo more"))
 		defer again.Release()
-		if len(marked("1234.5")) == 0 {
-			t.Error("the background process was ended")
+		for end := time.Now().Add(guard); len(marked("1234.5")) == 0; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the background process was ended")
+			}
 		}
 		r.Close()
 		gone(t, "1234.5")

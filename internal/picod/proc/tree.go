@@ -24,18 +24,26 @@ type process struct {
 // carries the marker; root may be 0 for the marker alone. It returns when none is left or patience ends.
 func killTree(root int, marker string, patience time.Duration) {
 	end := time.Now().Add(patience)
+	// A process in the middle of execve shows no marker for a moment: only the
+	// second look that finds nothing is believed.
+	empty := 0
 	for pass := 0; ; pass++ {
 		if root > 0 {
 			_ = unix.Kill(-root, unix.SIGKILL)
 		}
 		pids := treeOf(root, marker)
-		if len(pids) == 0 || time.Now().After(end) {
+		if len(pids) == 0 {
+			empty++
+		} else {
+			empty = 0
+		}
+		if empty == 2 || time.Now().After(end) {
 			return
 		}
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		if pass > 0 {
+		if pass > 0 || empty > 0 {
 			time.Sleep(2 * time.Millisecond)
 		}
 	}
