@@ -64,7 +64,7 @@ func (s *Session) Upload(ctx context.Context, remotePath string, r io.Reader, op
 		err = form.WriteField("mode", fmt.Sprintf("%04o", mode))
 	}
 	if err == nil {
-		_, err = form.CreateFormFile("file", path.Base(remotePath))
+		_, err = form.CreateFormFile("file", formName(remotePath))
 	}
 	head := frame.Len()
 	if err == nil {
@@ -95,6 +95,17 @@ func (s *Session) Upload(ctx context.Context, remotePath string, r io.Reader, op
 		return File{}, fmt.Errorf("upload %s: %w", remotePath, watch.explain(ctx, in.base, err))
 	}
 	return out, nil
+}
+
+// formName is the file name in the form. The server goes by the path; what may
+// not stand in a header, such as control characters, is left out.
+func formName(remotePath string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '_'
+		}
+		return r
+	}, path.Base(remotePath))
 }
 
 // errOtherSize: the file changed, or the caller named a wrong size.
