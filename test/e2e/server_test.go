@@ -268,20 +268,17 @@ func shareImages(from, to string) error {
 // writeTemplates writes the templates that the tests need besides the shipped
 // ones.
 func writeTemplates(dir string) error {
-	for _, t := range []struct{ namespace, name, spec string }{
-		{"agentcube", "custom-template", ""},
-		{"default", "short-idle", "sessionTimeout: 2s\n"},
-		{"default", "short-life", "maxSessionDuration: 3s\n"},
-		{"default", "small", ""},
+	for _, t := range []struct{ namespace, name, spec, template string }{
+		{"agentcube", "custom-template", "", ""},
+		{"default", "short-idle", "sessionTimeout: 2s", ""},
+		{"default", "short-life", "maxSessionDuration: 3s", ""},
+		{"default", "small", "", ""},
+		{"default", "as-root", "", "runAsRoot: true"},
 	} {
-		spec := t.spec
-		if spec == "" {
-			spec = "sessionTimeout: 15m\n"
-		}
 		text := "apiVersion: runtime.agentcube.volcano.sh/v1alpha1\nkind: CodeInterpreter\n" +
 			"metadata: {name: " + t.name + ", namespace: " + t.namespace + "}\n" +
-			"spec:\n  " + spec +
-			"  template:\n    image: agentcube/python:latest\n    maxProcesses: 64\n" +
+			"spec:\n  " + t.spec + "\n" +
+			"  template:\n    image: agentcube/python:latest\n    maxProcesses: 64\n    " + t.template + "\n" +
 			"    resources: {limits: {cpu: \"1\", memory: 256Mi, ephemeral-storage: 128Mi}}\n"
 		if err := os.WriteFile(filepath.Join(dir, t.name+".yaml"), []byte(text), 0o644); err != nil {
 			return err
