@@ -43,7 +43,7 @@ func (e *NotFoundError) Hint() string {
 	case len(e.Near) > 0:
 		return "did you mean " + strings.Join(e.Near, ", ") + "?"
 	}
-	return fmt.Sprintf("there is no %s; \"agentcube template ls\" lists all templates", e.Kind)
+	return fmt.Sprintf("there is no %s %s/%s; \"agentcube template ls\" lists all templates", e.Kind, e.Namespace, e.Name)
 }
 
 // API is the answer to the request that named the template.
