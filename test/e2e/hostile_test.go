@@ -220,7 +220,7 @@ func wantOutOfMemory(t *testing.T, f *battlefield, s *client.Session, res client
 }
 
 // wantTimedOut: the program was ended at its time-out, with all it started.
-func wantTimedOut(t *testing.T, _ *battlefield, s *client.Session, res client.ExecResult, err error) {
+func wantTimedOut(t *testing.T, _ *battlefield, _ *client.Session, res client.ExecResult, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -228,6 +228,12 @@ func wantTimedOut(t *testing.T, _ *battlefield, s *client.Session, res client.Ex
 	if res.ExitCode != client.TimedOutExitCode || !strings.Contains(string(res.Stderr), "timed out") {
 		t.Errorf("the program ended with %d: %.500q", res.ExitCode, res.Stderr)
 	}
+}
+
+// wantTimedOutAndGone is wantTimedOut with nothing left running.
+func wantTimedOutAndGone(t *testing.T, f *battlefield, s *client.Session, res client.ExecResult, err error) {
+	t.Helper()
+	wantTimedOut(t, f, s, res, err)
 	awaitProcesses(t, s)
 }
 
