@@ -230,6 +230,14 @@ func wantTimedOut(t *testing.T, _ *battlefield, _ *client.Session, res client.Ex
 	}
 }
 
+// wantTimedOutOrEnded is wantTimedOut, or the end of the session with a fate.
+func wantTimedOutOrEnded(t *testing.T, f *battlefield, s *client.Session, res client.ExecResult, err error) {
+	t.Helper()
+	if !errors.Is(err, client.ErrSessionEnded) {
+		wantTimedOut(t, f, s, res, err)
+	}
+}
+
 // wantTimedOutAndGone is wantTimedOut with nothing left running.
 func wantTimedOutAndGone(t *testing.T, f *battlefield, s *client.Session, res client.ExecResult, err error) {
 	t.Helper()
