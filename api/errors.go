@@ -19,9 +19,12 @@ const (
 	CodeNotFound            Code = "NOT_FOUND"             // 404: no such path
 	CodeTemplateNotFound    Code = "TEMPLATE_NOT_FOUND"    // 404: no such CodeInterpreter or AgentRuntime
 	CodeSessionNotFound     Code = "SESSION_NOT_FOUND"     // 404: no such session, or it belongs to somebody else
+	CodeCheckpointNotFound  Code = "CHECKPOINT_NOT_FOUND"  // 404: no such checkpoint, or it belongs to somebody else
 	CodeNoEntryPoint        Code = "NO_ENTRY_POINT"        // 404: the template exposes no port for this path
 	CodeIdempotencyConflict Code = "IDEMPOTENCY_CONFLICT"  // 409: the key was used with another request
 	CodeSessionNotReady     Code = "SESSION_NOT_READY"     // 409: the session is still being created, or paused
+	CodeSessionPaused       Code = "SESSION_PAUSED"        // 409: the session was paused while the request ran
+	CodeCheckpointExists    Code = "CHECKPOINT_EXISTS"     // 409: the name is taken
 	CodeSessionEnded        Code = "SESSION_ENDED"         // 410: the session has ended; field fate says why
 	CodeBodyTooLarge        Code = "BODY_TOO_LARGE"        // 413: request body over the limit
 	CodeIsolation           Code = "ISOLATION_UNAVAILABLE" // 422: the template demands more isolation than can be had
@@ -32,7 +35,9 @@ const (
 	CodeStoreFailed         Code = "STORE_SANDBOX_FAILED"  // 500: the session store failed
 	CodeImageNotFound       Code = "IMAGE_NOT_FOUND"       // 500: the template names an image that is not here
 	CodeSandboxUnreachable  Code = "SANDBOX_UNREACHABLE"   // 502: the sandbox did not take the connection
+	CodeUnsupported         Code = "NOT_SUPPORTED"         // 501: what makes sandboxes here cannot do that
 	CodeUnavailable         Code = "UNAVAILABLE"           // 503: shutting down, or a dependency is away
+	CodeDiskFull            Code = "DISK_FULL"             // 507: no room on disk for the state of a session
 	CodeSandboxTimeout      Code = "SANDBOX_TIMEOUT"       // 504: the sandbox did not become ready in time
 )
 

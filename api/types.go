@@ -15,6 +15,12 @@ const (
 	HeaderSessionID = "X-Agentcube-Session-Id"
 	// HeaderRequestID is taken from the request when sane, else made, and is set on every answer.
 	HeaderRequestID = "X-Request-Id"
+	// HeaderSessionSignature on fork and checkpoint of a key-bound session: a
+	// JWT signed with the session key (RS256 or PS256), with the claims "sid"
+	// (the session), "htm" and "htu" (method and path of the request),
+	// "body_sha256" (of its body, in hexadecimal), "jti", "iat" and "exp" (at
+	// most five minutes later). It shows that whoever holds the key agrees to a copy.
+	HeaderSessionSignature = "X-Agentcube-Session-Signature"
 	// HeaderIdempotencyKey on create: the same key gives the same session.
 	HeaderIdempotencyKey = "Idempotency-Key"
 )
@@ -33,6 +39,10 @@ type CreateRequest struct {
 	TTL int64 `json:"ttl,omitempty"`
 	// Metadata is kept with the session and shown by get and list.
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// Checkpoint names a checkpoint of the caller's to start from. Name and
+	// Namespace may then be empty; if not, they must be those of the
+	// checkpoint's template.
+	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
 // EntryPoint is a port of a sandbox that the Router forwards to.
@@ -115,12 +125,18 @@ type Session struct {
 	Isolation string `json:"isolation"`
 	SandboxID string `json:"sandboxId"`
 	// IdleTimeoutSeconds is how long the session may go without a request.
-	IdleTimeoutSeconds float64           `json:"idleTimeoutSeconds"`
-	CreatedAt          time.Time         `json:"createdAt"`
-	ExpiresAt          time.Time         `json:"expiresAt"`
-	LastActivityAt     time.Time         `json:"lastActivityAt"`
-	EndedAt            *time.Time        `json:"endedAt,omitempty"`
-	Metadata           map[string]string `json:"metadata,omitempty"`
+	IdleTimeoutSeconds float64    `json:"idleTimeoutSeconds"`
+	CreatedAt          time.Time  `json:"createdAt"`
+	ExpiresAt          time.Time  `json:"expiresAt"`
+	LastActivityAt     time.Time  `json:"lastActivityAt"`
+	EndedAt            *time.Time `json:"endedAt,omitempty"`
+	// PausedAt is set while the session is paused.
+	PausedAt *time.Time        `json:"pausedAt,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// Parent is the session that this one was forked from, Checkpoint the name
+	// of the checkpoint it was made from.
+	Parent     string `json:"parent,omitempty"`
+	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
 // SessionList is one page of GET /v1/sessions, newest session first.
@@ -129,4 +145,54 @@ type SessionList struct {
 	Sessions []Session `json:"sessions"`
 	// NextPageToken, when not empty, gets the next page as ?pageToken=.
 	NextPageToken string `json:"nextPageToken,omitempty"`
+}
+
+// ForkRequest is the body of POST /v1/sessions/{id}/fork. Either all the new
+// sessions are made or none.
+type ForkRequest struct {
+	// Count is how many, 1 to 64; 0 means as many as there are PublicKeys, or 1.
+	Count int `json:"count,omitempty"`
+	// PublicKeys are those of the new sessions, one each, in the form of
+	// CreateRequest.PublicKey. A fork of a key-bound session needs them, and
+	// one of a managed session must not have any.
+	PublicKeys []string `json:"publicKeys,omitempty"`
+	// TTL and Metadata are those of the new sessions, as in CreateRequest.
+	TTL      int64             `json:"ttl,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+// ForkResponse answers a fork.
+type ForkResponse struct {
+	Sessions []CreateResponse `json:"sessions"`
+}
+
+// CheckpointRequest is the body of POST /v1/sessions/{id}/checkpoints.
+type CheckpointRequest struct {
+	// Name is 1 to 128 characters of [A-Za-z0-9._-], beginning with a letter or
+	// digit; it is unique among the checkpoints of an owner.
+	Name string `json:"name"`
+}
+
+// Checkpoint is the kept state of a session, memory and files, from which new
+// sessions can be made.
+type Checkpoint struct {
+	Name      string `json:"name"`
+	SessionID string `json:"sessionId"` // it was taken of
+	// Kind, Namespace and TemplateName are the template of that session.
+	Kind         string    `json:"kind"`
+	Namespace    string    `json:"namespace"`
+	TemplateName string    `json:"templateName"`
+	Owner        string    `json:"owner"`
+	Auth         Auth      `json:"auth"`
+	CreatedAt    time.Time `json:"createdAt"`
+	// ExpiresAt is when it is removed; every use moves it.
+	ExpiresAt time.Time `json:"expiresAt"`
+	// SizeBytes is the room it takes on disk.
+	SizeBytes int64 `json:"sizeBytes"`
+}
+
+// CheckpointList is the body of GET /v1/checkpoints, newest first.
+type CheckpointList struct {
+	// Checkpoints is never null.
+	Checkpoints []Checkpoint `json:"checkpoints"`
 }

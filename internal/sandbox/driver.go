@@ -33,8 +33,44 @@ type Driver interface {
 
 	// Dial opens a byte stream to a TCP port on the loopback interface of the
 	// sandbox. ErrNotFound when there is no such sandbox, ErrNotRunning when
-	// it has ended, ErrRefused when nothing listens on the port.
+	// it has ended, ErrPaused when it is paused or about to be, ErrRefused
+	// when nothing listens on the port.
 	Dial(ctx context.Context, id string, port uint16) (net.Conn, error)
+
+	// Prepare makes what Create needs to be fast with such a spec, a snapshot
+	// of a sandbox that has just begun, unless it is there. ID, Labels and
+	// Snapshot of the spec are not looked at. progress, which may be nil, is
+	// told the steps in words. ErrUnsupported where there is nothing to prepare.
+	Prepare(ctx context.Context, spec Spec, progress func(step string)) error
+
+	// Warm says which sandboxes shall wait ready-made for a Create with the
+	// same spec, in place of what an earlier call said. It returns at once;
+	// pools fill in the background, and only while there is room. What waits
+	// in a pool has no ID, and Get and List do not show it.
+	Warm(pools []Pool)
+
+	// Pause freezes a running sandbox, memory and files, and keeps it on disk
+	// alone. Its connections break. When it fails the sandbox runs on, and
+	// ErrDiskFull says that there is no room. Pausing a paused one succeeds.
+	Pause(ctx context.Context, id string) error
+
+	// Resume lets a paused sandbox go on where it was. When it fails the
+	// sandbox is still paused. Resuming a running one succeeds.
+	Resume(ctx context.Context, id string) error
+
+	// Checkpoint keeps the state of a running or paused sandbox, which goes on
+	// as it was, under the name of a snapshot: 1 to 63 characters of [a-z0-9-].
+	// Create with Spec.Snapshot starts from it, as often as wanted. ErrExists
+	// when the name is taken, ErrDiskFull when there is no room.
+	Checkpoint(ctx context.Context, id, snapshot string) (Snapshot, error)
+
+	// Snapshots describes what Checkpoint has made and DeleteSnapshot has not
+	// removed.
+	Snapshots(ctx context.Context) ([]Snapshot, error)
+
+	// DeleteSnapshot removes a snapshot. Removing what does not exist
+	// succeeds; sandboxes made from it are not touched.
+	DeleteSnapshot(ctx context.Context, snapshot string) error
 
 	// Exits delivers each sandbox that ends without Delete having been
 	// called for it, once, also one that ended while no process of AgentCube

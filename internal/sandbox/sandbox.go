@@ -10,9 +10,13 @@ var (
 	ErrExists      = errors.New("sandbox already exists")
 	ErrNotFound    = errors.New("sandbox not found")
 	ErrNotRunning  = errors.New("sandbox is not running")
+	ErrPaused      = errors.New("sandbox is paused")
 	ErrRefused     = errors.New("connection refused in the sandbox")
 	ErrNoImage     = errors.New("image not found")
 	ErrFull        = errors.New("no room for another sandbox")
+	ErrDiskFull    = errors.New("no room on disk for the state of a sandbox")
+	ErrNoSnapshot  = errors.New("snapshot not found")
+	ErrUnsupported = errors.New("not supported by this driver")
 	ErrInvalidSpec = errors.New("invalid sandbox spec")
 	ErrClosed      = errors.New("driver is closed")
 )
@@ -46,6 +50,34 @@ type Spec struct {
 	Labels map[string]string
 	// MinIsolation, when not empty, is the isolation that the sandbox must have at least.
 	MinIsolation string
+	// Preload are the Python modules that user code finds imported already.
+	// What cannot be imported is left out.
+	Preload []string
+	// Snapshot, when not empty, is what the sandbox starts from: its memory
+	// and files, and its Image, Command, Args, Env, Resources, RunAsRoot,
+	// Workspace and Preload in place of those given here. Its identity is its
+	// own: PicoD waits for a session key again, as in any new sandbox.
+	Snapshot string
+}
+
+// Pool is a number of sandboxes that wait ready-made.
+type Pool struct {
+	// Name is for people: the template it is for.
+	Name string
+	// Spec is what Create will be called with; ID, Labels, MinIsolation and
+	// Snapshot are not looked at.
+	Spec Spec
+	Size int
+}
+
+// Snapshot is the state of a sandbox, memory and files, kept on disk.
+type Snapshot struct {
+	Name      string
+	CreatedAt time.Time
+	// SizeBytes is the room it takes on disk.
+	SizeBytes int64
+	// Resources are the bounds of sandboxes made from it.
+	Resources Resources
 }
 
 // Resources bound a sandbox. Zero means the driver's default, never "no limit".
@@ -67,7 +99,9 @@ type Sandbox struct {
 	Labels    map[string]string
 	// Isolation is what separates it from the host, as it really is.
 	Isolation string
-	// Exit is nil while the sandbox runs.
+	// Paused: it is on disk alone.
+	Paused bool
+	// Exit is nil while the sandbox runs or is paused.
 	Exit *Exit
 }
 
