@@ -54,7 +54,7 @@ func (m Middleware) Wrap(h http.Handler) http.Handler {
 		start := time.Now()
 		info := &requestInfo{id: requestID(r), logger: logger}
 		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, info))
-		rec := &recorder{ResponseWriter: w}
+		rec := &recorder{ResponseWriter: w, body: watchBody(r)}
 		rec.Header().Set(api.HeaderRequestID, info.id)
 		rec.Header().Set("X-Content-Type-Options", "nosniff")
 		defer func() {
@@ -127,6 +127,7 @@ func saneID(id string) bool {
 // http.ResponseController reach Flush, Hijack and deadlines.
 type recorder struct {
 	http.ResponseWriter
+	body    *watchedBody // nil: no matter
 	status  int
 	written int64
 }
@@ -144,13 +145,24 @@ func (r *recorder) WriteHeader(status int) {
 	// 1xx answers, except the switch of protocols, announce another one.
 	if r.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		r.status = status
+		r.announceClose()
 	}
 	r.ResponseWriter.WriteHeader(status)
+}
+
+// announceClose tells a client that gets its answer before it has sent all of
+// its request that the connection ends: the server closes it then, and the
+// client's next request on it would get no answer.
+func (r *recorder) announceClose() {
+	if r.status != http.StatusSwitchingProtocols && r.body.unread() {
+		r.Header().Set("Connection", "close")
+	}
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
+		r.announceClose()
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.written += int64(n)

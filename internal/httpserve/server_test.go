@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -185,5 +187,35 @@ func TestBadAddress(t *testing.T) {
 	t.Parallel()
 	if err := (&httpserve.Server{Addr: "nowhere"}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "listen on nowhere") {
 		t.Errorf("Run = %v", err)
+	}
+}
+
+// A client that is answered before it has sent its whole body must not send
+// its next request on the same connection.
+func TestEarlyAnswerEndsTheConnection(t *testing.T) {
+	handler := httpserve.Middleware{Logger: slog.New(slog.DiscardHandler)}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/reads" {
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
+		w.WriteHeader(http.StatusInsufficientStorage)
+	}))
+	srv := httptest.NewServer(handler)
+	defer srv.Close()
+	for _, test := range []struct {
+		path, body string
+		closes     bool
+	}{
+		{"/early", strings.Repeat("x", 512<<10), true},
+		{"/reads", strings.Repeat("x", 512<<10), false},
+		{"/early", "", false},
+	} {
+		resp, err := srv.Client().Post(srv.URL+test.path, "text/plain", strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.Close != test.closes {
+			t.Errorf("POST %s with %d bytes: the connection ends: %v, want %v", test.path, len(test.body), resp.Close, test.closes)
+		}
 	}
 }
