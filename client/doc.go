@@ -8,10 +8,15 @@
 // Sessions created with [CreateOptions.Managed] have no such key: whoever holds
 // the owner's token can use them, also from another process by [Client.Attach].
 //
+// A session can be paused to disk ([Session.Pause]), copied ([Session.Fork]), and
+// kept under a name from which others begin ([Session.Checkpoint],
+// [CreateOptions.Checkpoint]).
+//
 // Every method takes a context and stops when it ends. Errors that the servers
 // answered with are [*APIError]; errors of getting there are [*ConnectError].
 // Test for the common ones with errors.Is: [ErrNotFound], [ErrUnauthorized],
-// [ErrSessionEnded], [ErrOverloaded], [ErrUnreachable].
+// [ErrSessionEnded], [ErrSessionPaused], [ErrExists], [ErrOverloaded],
+// [ErrUnsupported], [ErrDiskFull], [ErrUnreachable].
 //
 // The package keeps no global state, reads no environment and no files, and
 // all its types are safe for concurrent use.

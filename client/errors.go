@@ -17,12 +17,21 @@ import (
 
 // Errors to test for with errors.Is.
 var (
-	// ErrNotFound: no such session, template or file (404).
+	// ErrNotFound: no such session, template, checkpoint or file (404).
 	ErrNotFound = errors.New("not found")
 	// ErrUnauthorized: no token, a wrong one, or a wrong session key (401, 403).
 	ErrUnauthorized = errors.New("unauthorized")
 	// ErrSessionEnded: the session is over; APIError.Fate says why (410).
 	ErrSessionEnded = errors.New("session has ended")
+	// ErrSessionPaused: the session was paused while the request ran; the same
+	// request wakes it (409). What the command did before is done.
+	ErrSessionPaused = errors.New("session was paused")
+	// ErrExists: there is a checkpoint of that name (409).
+	ErrExists = errors.New("already exists")
+	// ErrUnsupported: what makes the sandboxes there cannot do that (501).
+	ErrUnsupported = errors.New("not supported")
+	// ErrDiskFull: no room on the server's disk, or the sandbox's (507).
+	ErrDiskFull = errors.New("disk is full")
 	// ErrOverloaded: try again after APIError.RetryAfter (429).
 	ErrOverloaded = errors.New("server overloaded")
 	// ErrUnreachable: the server could not be reached, or the connection broke.
@@ -71,6 +80,13 @@ func (e *APIError) Is(target error) bool {
 		return target == ErrSessionEnded
 	case http.StatusTooManyRequests:
 		return target == ErrOverloaded
+	case http.StatusConflict:
+		return target == ErrSessionPaused && e.Code == api.CodeSessionPaused ||
+			target == ErrExists && e.Code == api.CodeCheckpointExists
+	case http.StatusNotImplemented:
+		return target == ErrUnsupported
+	case http.StatusInsufficientStorage:
+		return target == ErrDiskFull
 	}
 	return false
 }

@@ -27,6 +27,11 @@ type CreateOptions struct {
 	Template string
 	// Namespace is the template's; default DefaultNamespace.
 	Namespace string
+	// Checkpoint names a checkpoint to start from. Template and Namespace are
+	// then best left empty: they have no default, and only the checkpoint's own
+	// are accepted. Managed has to be what it was for the session of which the
+	// checkpoint was taken.
+	Checkpoint string
 	// TTL shortens the session's longest life, in whole seconds; 0 leaves the
 	// template's.
 	TTL time.Duration
@@ -87,17 +92,17 @@ func (c *Client) CreateSession(ctx context.Context, opts CreateOptions) (*Sessio
 }
 
 func (o CreateOptions) request() (api.CreateRequest, *rsa.PrivateKey, error) {
-	req := api.CreateRequest{Name: o.Template, Namespace: o.Namespace, Metadata: o.Metadata}
-	if req.Name == "" {
+	req := api.CreateRequest{Name: o.Template, Namespace: o.Namespace, Metadata: o.Metadata, Checkpoint: o.Checkpoint}
+	if req.Name == "" && o.Checkpoint == "" {
 		req.Name = DefaultTemplate
 	}
-	if req.Namespace == "" {
+	if req.Namespace == "" && o.Checkpoint == "" {
 		req.Namespace = DefaultNamespace
 	}
-	if o.TTL < 0 || o.TTL%time.Second != 0 {
-		return req, nil, fmt.Errorf("create session: ttl %s is not a whole number of seconds above zero", o.TTL)
+	var err error
+	if req.TTL, err = wholeSeconds(o.TTL); err != nil {
+		return req, nil, fmt.Errorf("create session: %w", err)
 	}
-	req.TTL = int64(o.TTL / time.Second)
 	if o.Managed {
 		if o.Key != nil {
 			return req, nil, errors.New("create session: a managed session has no key")
@@ -105,7 +110,6 @@ func (o CreateOptions) request() (api.CreateRequest, *rsa.PrivateKey, error) {
 		return req, nil, nil
 	}
 	key := o.Key
-	var err error
 	if key == nil {
 		if key, err = NewKey(); err != nil {
 			return req, nil, err
@@ -113,6 +117,13 @@ func (o CreateOptions) request() (api.CreateRequest, *rsa.PrivateKey, error) {
 	}
 	req.PublicKey, err = encodePublicKey(key)
 	return req, key, err
+}
+
+func wholeSeconds(ttl time.Duration) (int64, error) {
+	if ttl < 0 || ttl%time.Second != 0 {
+		return 0, fmt.Errorf("ttl %s is not a whole number of seconds above zero", ttl)
+	}
+	return int64(ttl / time.Second), nil
 }
 
 // Attach returns a session that was created before. key is its private key,

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -29,6 +30,9 @@ func NewKey() (*rsa.PrivateKey, error) {
 	}
 	return key, nil
 }
+
+// keyMakers is how many keys to make at the same time: one a core.
+func keyMakers() int { return runtime.GOMAXPROCS(0) }
 
 // encodePublicKey is the public half as the create request carries it: base64
 // without padding of the PEM text.
@@ -53,6 +57,20 @@ func signRequest(key *rsa.PrivateKey, body []byte, now time.Time) (string, error
 		sum := sha256.Sum256(body)
 		claims["body_sha256"] = hex.EncodeToString(sum[:])
 	}
+	return sign(key, claims)
+}
+
+// signAgreement makes the api.HeaderSessionSignature of one request. path is
+// that of the API: what a proxy puts before it is not signed.
+func signAgreement(key *rsa.PrivateKey, session, method, path string, body []byte, now time.Time) (string, error) {
+	sum := sha256.Sum256(body)
+	return sign(key, jwt.MapClaims{
+		"sid": session, "htm": method, "htu": path, "body_sha256": hex.EncodeToString(sum[:]),
+		"jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(tokenLife).Unix(),
+	})
+}
+
+func sign(key *rsa.PrivateKey, claims jwt.MapClaims) (string, error) {
 	token, err := jwt.NewWithClaims(jwt.SigningMethodRS256, claims).SignedString(key)
 	if err != nil {
 		return "", fmt.Errorf("sign request: %w", err)

@@ -1,0 +1,196 @@
+package client
+
+import (
+	"context"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/volcano-sh/agentcube/api"
+)
+
+// MaxForks is how many sessions one Fork can make.
+const MaxForks = 64
+
+// Pause freezes the session, memory and files, to disk; it then holds neither
+// CPU nor memory. The next request to it, or Resume, lets it go on where it
+// was. Requests under way fail with ErrSessionPaused. Pausing a paused session
+// succeeds.
+func (s *Session) Pause(ctx context.Context) error {
+	_, err := s.c.PauseSession(ctx, s.ID)
+	return err
+}
+
+// Resume lets a paused session go on. Nobody needs it, as every request does
+// the same; it is for those who do not want to wait later. Resuming a running
+// session succeeds.
+func (s *Session) Resume(ctx context.Context) error {
+	_, err := s.c.ResumeSession(ctx, s.ID)
+	return err
+}
+
+// PauseSession is Session.Pause for any session of the caller: pausing takes no
+// session key.
+func (c *Client) PauseSession(ctx context.Context, sessionID string) (api.Session, error) {
+	return c.change(ctx, sessionID, "pause")
+}
+
+// ResumeSession is Session.Resume for any session of the caller.
+func (c *Client) ResumeSession(ctx context.Context, sessionID string) (api.Session, error) {
+	return c.change(ctx, sessionID, "resume")
+}
+
+func (c *Client) change(ctx context.Context, sessionID, verb string) (api.Session, error) {
+	ctx, cancel := control(ctx)
+	defer cancel()
+	var out api.Session
+	path, err := sessionPath(sessionID)
+	if err != nil {
+		return out, err
+	}
+	if err := c.sendJSON(ctx, call{method: http.MethodPost, base: c.manager, path: path + "/" + verb}, &out); err != nil {
+		return out, fmt.Errorf("%s session %s: %w", verb, sessionID, err)
+	}
+	return out, nil
+}
+
+// ForkOptions describe the new sessions of a Fork. The zero value gives them
+// the longest life of their template.
+type ForkOptions struct {
+	// TTL and Metadata are as in CreateOptions.
+	TTL      time.Duration
+	Metadata map[string]string
+}
+
+// Fork makes count sessions, 1 to MaxForks, that begin with the memory and the
+// files that this one has now, and from then on have nothing in common with it
+// or one another. Either all are made or none. Each fork of a key-bound
+// session has a key of its own. The caller deletes them.
+func (s *Session) Fork(ctx context.Context, count int, opts ForkOptions) ([]*Session, error) {
+	if count < 1 || count > MaxForks {
+		return nil, fmt.Errorf("fork session: count %d is not from 1 to %d", count, MaxForks)
+	}
+	ttl, err := wholeSeconds(opts.TTL)
+	if err != nil {
+		return nil, fmt.Errorf("fork session: %w", err)
+	}
+	ctx, cancel := control(ctx)
+	defer cancel()
+	req := api.ForkRequest{Count: count, TTL: ttl, Metadata: opts.Metadata}
+	keys := make([]*rsa.PrivateKey, count)
+	if s.key != nil {
+		if req.PublicKeys, err = makeKeys(ctx, keys); err != nil {
+			return nil, fmt.Errorf("fork session: %w", err)
+		}
+	}
+	var out api.ForkResponse
+	if err := s.sendSigned(ctx, "fork", req, &out); err != nil {
+		return nil, fmt.Errorf("fork session %s: %w", s.ID, err)
+	}
+	if len(out.Sessions) != count {
+		return nil, fmt.Errorf("fork session %s: asked for %d sessions, the answer holds %d", s.ID, count, len(out.Sessions))
+	}
+	forks := make([]*Session, count)
+	for i, made := range out.Sessions {
+		if made.SessionID == "" {
+			return nil, fmt.Errorf("fork session %s: the server's answer holds no session id", s.ID)
+		}
+		info := made.Session
+		info.SessionID = made.SessionID
+		forks[i] = &Session{ID: made.SessionID, Info: info, c: s.c, key: keys[i]}
+	}
+	return forks, nil
+}
+
+// makeKeys fills keys with new ones and returns their public halves. Making one
+// takes a core for a tenth of a second.
+func makeKeys(ctx context.Context, keys []*rsa.PrivateKey) ([]string, error) {
+	public := make([]string, len(keys))
+	var group errgroup.Group
+	group.SetLimit(keyMakers())
+	for i := range keys {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("make session keys: %w", err)
+			}
+			var err error
+			if keys[i], err = NewKey(); err == nil {
+				public[i], err = encodePublicKey(keys[i])
+			}
+			return err
+		})
+	}
+	return public, group.Wait()
+}
+
+// Checkpoint keeps the session's memory and files under a name: 1 to 128
+// letters, digits, '.', '_' and '-', the first a letter or a digit. The session
+// goes on as it was. CreateOptions.Checkpoint begins a session from it, as often
+// as wanted, also when this one has ended. ErrExists when the name is taken.
+func (s *Session) Checkpoint(ctx context.Context, name string) (api.Checkpoint, error) {
+	ctx, cancel := control(ctx)
+	defer cancel()
+	var out api.Checkpoint
+	if name == "" {
+		return out, errors.New("checkpoint session: the name is empty")
+	}
+	if err := s.sendSigned(ctx, "checkpoints", api.CheckpointRequest{Name: name}, &out); err != nil {
+		return out, fmt.Errorf("checkpoint session %s: %w", s.ID, err)
+	}
+	return out, nil
+}
+
+// sendSigned posts a request to which the holder of the session's key, if it
+// has one, has to agree.
+func (s *Session) sendSigned(ctx context.Context, verb string, body, out any) error {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	path, err := sessionPath(s.ID)
+	if err != nil {
+		return err
+	}
+	in := call{method: http.MethodPost, base: s.c.manager, path: path + "/" + verb, json: raw}
+	if s.key != nil {
+		signature, err := signAgreement(s.key, s.ID, in.method, in.path, raw, time.Now())
+		if err != nil {
+			return err
+		}
+		in.header = http.Header{api.HeaderSessionSignature: {signature}}
+	}
+	return s.c.sendJSON(ctx, in, out)
+}
+
+// Checkpoints lists the checkpoints of the caller, newest first.
+func (c *Client) Checkpoints(ctx context.Context) ([]api.Checkpoint, error) {
+	ctx, cancel := control(ctx)
+	defer cancel()
+	var out api.CheckpointList
+	if err := c.sendJSON(ctx, call{method: http.MethodGet, base: c.manager, path: "/v1/checkpoints"}, &out); err != nil {
+		return nil, fmt.Errorf("list checkpoints: %w", err)
+	}
+	return out.Checkpoints, nil
+}
+
+// DeleteCheckpoint removes a checkpoint; sessions made from it are not touched.
+// ErrNotFound when there is none of that name.
+func (c *Client) DeleteCheckpoint(ctx context.Context, name string) (api.Checkpoint, error) {
+	ctx, cancel := control(ctx)
+	defer cancel()
+	var out api.Checkpoint
+	if name == "" || name == "." || name == ".." {
+		return out, fmt.Errorf("%q is not the name of a checkpoint", name)
+	}
+	in := call{method: http.MethodDelete, base: c.manager, path: "/v1/checkpoints/" + url.PathEscape(name)}
+	if err := c.sendJSON(ctx, in, &out); err != nil {
+		return out, fmt.Errorf("delete checkpoint %s: %w", name, err)
+	}
+	return out, nil
+}
