@@ -264,6 +264,10 @@ func TestServerKeepsToDescription(t *testing.T) {
 	tr.step("GET", "/v1/sessions?limit=0", "", 400)
 	tr.step("GET", "/v1/sessions?all=true", "", 403)
 
+	tr.step("POST", "/v1/templates/default/python/prepare", "", 501)
+	tr.step("POST", "/v1/templates/default/pyton/prepare", "", 404)
+	tr.step("POST", "/v1/templates/default/python/prepare", "", 401, "Authorization", "")
+
 	tr.everyOperation()
 }
 

@@ -196,3 +196,14 @@ type CheckpointList struct {
 	// Checkpoints is never null.
 	Checkpoints []Checkpoint `json:"checkpoints"`
 }
+
+// PrepareStep is one line of the answer to
+// POST /v1/templates/{namespace}/{name}/prepare, which is sent as newline-delimited JSON.
+type PrepareStep struct {
+	// Step is what is being done now, in words.
+	Step string `json:"step,omitempty"`
+	// Done is set on the last line.
+	Done bool `json:"done"`
+	// Error is set on the last line of a preparation that failed.
+	Error *Error `json:"error,omitempty"`
+}

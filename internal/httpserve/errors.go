@@ -81,6 +81,8 @@ func AsError(err error) *api.Error {
 		{session.ErrUnavailable, api.Errorf(http.StatusInternalServerError, api.CodeStoreFailed, "internal server error")},
 		{sandbox.ErrFull, Overloaded()},
 		{sandbox.ErrNoImage, api.Errorf(http.StatusInternalServerError, api.CodeImageNotFound, "the template's image is not on this machine")},
+		{sandbox.ErrUnsupported, api.Errorf(http.StatusNotImplemented, api.CodeUnsupported, "what makes the sandboxes here cannot do that")},
+		{sandbox.ErrDiskFull, api.Errorf(http.StatusInsufficientStorage, api.CodeDiskFull, "there is no room on disk for the state of a session")},
 		{context.DeadlineExceeded, api.Errorf(http.StatusGatewayTimeout, api.CodeSandboxTimeout, "request timed out")},
 		{context.Canceled, api.Errorf(StatusClientClosedRequest, api.CodeUnavailable, "client closed the request")},
 	} {

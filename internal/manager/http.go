@@ -36,6 +36,7 @@ func (m *Manager) newRoutes() http.Handler {
 	mux.Handle("GET /v1/sessions", m.authenticated(m.list))
 	mux.Handle("GET /v1/sessions/{id}", m.authenticated(m.get))
 	mux.Handle("DELETE /v1/sessions/{id}", m.authenticated(m.delete))
+	mux.Handle("POST /v1/templates/{namespace}/{name}/prepare", m.authenticated(m.prepare))
 	mux.HandleFunc("/", httpserve.NotFound)
 	return mux
 }
