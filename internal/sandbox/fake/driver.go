@@ -25,6 +25,13 @@ type Hooks struct {
 	Deleted func(ctx context.Context, id string) error
 	Dial    func(ctx context.Context, id string, port uint16) error
 	List    func(ctx context.Context) error
+	Prepare func(ctx context.Context, spec sandbox.Spec) error
+	// Pause is called when Dial has begun to fail with sandbox.ErrPaused.
+	Pause      func(ctx context.Context, id string) error
+	Resume     func(ctx context.Context, id string) error
+	Checkpoint func(ctx context.Context, id, snapshot string) error
+	// DeleteSnapshot is called for snapshots that are not there, too.
+	DeleteSnapshot func(ctx context.Context, snapshot string) error
 }
 
 // Config of a Driver.
@@ -33,8 +40,8 @@ type Config struct {
 	Hooks Hooks
 	// Images are the references that exist; nil means that all do.
 	Images []string
-	// Capacity bounds the sandboxes on the host; 0 means no bound. Over it
-	// Create fails with sandbox.ErrFull.
+	// Capacity bounds the sandboxes that are not paused; 0 means no bound. Over
+	// it Create and Resume fail with sandbox.ErrFull.
 	Capacity int
 	// Isolation is what Capabilities claims; "" means Isolation.
 	Isolation string
@@ -47,6 +54,7 @@ type Driver struct {
 
 	mu       sync.Mutex
 	creating map[string]chan struct{} // closed when that Create is over
+	pools    []pool
 	closed   bool
 }
 
@@ -117,7 +125,11 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	b := startBox(spec, d.cfg.Host.serve(spec))
+	spec, handlers, err := d.inside(spec)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	b := newBox(spec, handlers)
 	h := d.cfg.Host
 	h.mu.Lock()
 	h.sandboxes[spec.ID] = b
@@ -137,10 +149,20 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 }
 
 func (d *Driver) check(spec sandbox.Spec) error {
-	if !validID(spec.ID) || spec.Image == "" {
+	switch {
+	case !validID(spec.ID):
 		return sandbox.ErrInvalidSpec
+	case spec.Snapshot != "":
+		return nil
 	}
-	if d.cfg.Images == nil {
+	return d.checkImage(spec)
+}
+
+func (d *Driver) checkImage(spec sandbox.Spec) error {
+	switch {
+	case spec.Image == "":
+		return sandbox.ErrInvalidSpec
+	case d.cfg.Images == nil:
 		return nil
 	}
 	for _, i := range d.cfg.Images {
@@ -176,7 +198,7 @@ func (d *Driver) reserve(id string) (func(), error) {
 	h := d.cfg.Host
 	h.mu.Lock()
 	_, exists := h.sandboxes[id]
-	n := len(h.sandboxes)
+	n := h.awakeLocked()
 	h.mu.Unlock()
 	if exists {
 		return nil, sandbox.ErrExists
@@ -264,15 +286,23 @@ func (d *Driver) Dial(ctx context.Context, id string, port uint16) (net.Conn, er
 	h := d.cfg.Host
 	h.mu.Lock()
 	b, ok := h.sandboxes[id]
-	ended := ok && b.info.Exit != nil
-	h.mu.Unlock()
+	var err error
+	var running *servers
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("dial sandbox %s: %w", id, sandbox.ErrNotFound)
-	case ended:
-		return nil, fmt.Errorf("dial sandbox %s: %w", id, sandbox.ErrNotRunning)
+		err = sandbox.ErrNotFound
+	case b.info.Exit != nil:
+		err = sandbox.ErrNotRunning
+	case b.pausing || b.info.Paused:
+		err = sandbox.ErrPaused
+	default:
+		running = b.running
 	}
-	c, err := b.dial(ctx, port)
+	h.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("dial sandbox %s: %w", id, err)
+	}
+	c, err := running.dial(ctx, port)
 	if err != nil {
 		return nil, fmt.Errorf("dial sandbox %s port %d: %w", id, port, err)
 	}
@@ -284,7 +314,7 @@ func (d *Driver) Exits() <-chan sandbox.Exit { return d.exits.out }
 
 // Capabilities implements sandbox.Driver.
 func (d *Driver) Capabilities() sandbox.Capabilities {
-	return sandbox.Capabilities{Driver: "fake", Isolation: d.cfg.Isolation, Platform: "memory"}
+	return sandbox.Capabilities{Driver: "fake", Isolation: d.cfg.Isolation, Platform: "memory", Pause: true, Fork: true}
 }
 
 func (d *Driver) usable(ctx context.Context) error {

@@ -7,6 +7,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/auth/authtest"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/fake"
 	"github.com/volcano-sh/agentcube/internal/sandbox/sandboxtest"
@@ -17,6 +19,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	hosts := map[sandbox.Driver]*fake.Host{}
+	bootstrap := authtest.NewKey()
+	public, err := auth.PublicKeyPEM(&bootstrap.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 	open := func(t *testing.T, h *fake.Host) sandbox.Driver {
 		d := fake.New(fake.Config{Host: h, Images: []string{"python"}})
 		if err := d.Open(t.Context()); err != nil {
@@ -29,6 +36,9 @@ func TestConformance(t *testing.T) {
 	sandboxtest.Run(t, sandboxtest.Config{
 		Image:        "python",
 		MissingImage: "no-such-image",
+		BootstrapKey: public,
+		Bootstrap:    bootstrap,
+		Waiting:      func(d sandbox.Driver) int { return d.(*fake.Driver).Waiting() },
 		New:          func(t *testing.T) sandbox.Driver { return open(t, fake.NewHost(nil)) },
 		Reopen: func(t *testing.T, d sandbox.Driver) sandbox.Driver {
 			_ = d.(*fake.Driver).Close()

@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -22,28 +22,30 @@ type Host struct {
 
 	mu        sync.Mutex
 	sandboxes map[string]*box
+	snapshots map[string]*snapshot
 	watchers  map[*Driver]struct{}
 }
 
-// NewHost makes a machine without sandboxes. serve says what listens inside a
-// sandbox made from a spec, by port; nil means that only GET /health on
-// sandbox.AgentPort is answered.
-func NewHost(serve func(sandbox.Spec) map[uint16]http.Handler) *Host {
-	if serve == nil {
-		serve = func(sandbox.Spec) map[uint16]http.Handler {
-			return map[uint16]http.Handler{sandbox.AgentPort: http.HandlerFunc(health)}
-		}
-	}
-	return &Host{serve: serve, sandboxes: map[string]*box{}, watchers: map[*Driver]struct{}{}}
+// Copier is a handler with state that a snapshot keeps. The state of any other
+// handler is kept by a pause, but a sandbox made from a snapshot has a new one.
+type Copier interface {
+	http.Handler
+	// Copy returns a handler with the same state, for a sandbox made from spec,
+	// that waits for its session key.
+	Copy(spec sandbox.Spec) http.Handler
 }
 
-func health(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet || r.URL.Path != "/health" {
-		http.NotFound(w, r)
-		return
+// NewHost makes a machine without sandboxes. serve says what listens inside a
+// sandbox made from a spec, by port; nil means an Agent on sandbox.AgentPort.
+func NewHost(serve func(sandbox.Spec) map[uint16]http.Handler) *Host {
+	if serve == nil {
+		serve = func(spec sandbox.Spec) map[uint16]http.Handler {
+			return map[uint16]http.Handler{sandbox.AgentPort: NewAgent(spec)}
+		}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, `{"status":"ok","service":"PicoD","version":"0.0.1","uptime":"1s"}`)
+	return &Host{
+		serve: serve, sandboxes: map[string]*box{}, snapshots: map[string]*snapshot{}, watchers: map[*Driver]struct{}{},
+	}
 }
 
 // Exit ends a running sandbox from within, as a crash or the memory limit
@@ -60,13 +62,14 @@ func (h *Host) Exit(id string, reason sandbox.ExitReason, detail string) error {
 		return fmt.Errorf("exit sandbox %s: %w", id, sandbox.ErrNotRunning)
 	}
 	exit := sandbox.Exit{ID: id, Reason: reason, Detail: detail, At: time.Now().UTC()}
-	b.info.Exit = &exit
+	b.info.Exit, b.info.Paused = &exit, false
+	running := b.running
 	watchers := make([]*Driver, 0, len(h.watchers))
 	for d := range h.watchers {
 		watchers = append(watchers, d)
 	}
 	h.mu.Unlock()
-	b.stop()
+	running.stop()
 	for _, d := range watchers {
 		d.exits.add(exit)
 	}
@@ -78,10 +81,12 @@ func (h *Host) Lose(id string) {
 	h.mu.Lock()
 	b := h.sandboxes[id]
 	delete(h.sandboxes, id)
-	h.mu.Unlock()
+	var running *servers
 	if b != nil {
-		b.stop()
+		running = b.running
 	}
+	h.mu.Unlock()
+	running.stop()
 }
 
 // IDs lists the sandboxes on the machine, ended ones included, sorted.
@@ -118,38 +123,26 @@ func (h *Host) list() []sandbox.Sandbox {
 	return out
 }
 
-// box is one sandbox: a server per port on an in-memory listener.
+// box is one sandbox. Host.mu guards all that changes.
 type box struct {
-	spec  sandbox.Spec
-	info  sandbox.Sandbox // Exit is guarded by Host.mu
-	ports map[uint16]*pipeListener
-	srv   []*http.Server
-	wg    sync.WaitGroup
-
-	once sync.Once
-	done chan struct{}
+	spec     sandbox.Spec
+	info     sandbox.Sandbox
+	handlers map[uint16]http.Handler
+	running  *servers // nil while paused
+	pausing  bool
+	turn     chan struct{} // held by what changes or copies the state
 }
 
-func startBox(spec sandbox.Spec, ports map[uint16]http.Handler) *box {
-	b := &box{
-		spec:  spec,
-		info:  sandbox.Sandbox{ID: spec.ID, CreatedAt: time.Now().UTC(), Labels: cloneMap(spec.Labels), Isolation: Isolation},
-		ports: map[uint16]*pipeListener{},
-		done:  make(chan struct{}),
+func newBox(spec sandbox.Spec, handlers map[uint16]http.Handler) *box {
+	return &box{
+		spec: spec, handlers: handlers, running: serve(handlers), turn: make(chan struct{}, 1),
+		info: sandbox.Sandbox{ID: spec.ID, CreatedAt: time.Now().UTC(), Labels: maps.Clone(spec.Labels), Isolation: Isolation},
 	}
-	for port, h := range ports {
-		l := newPipeListener(port)
-		srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
-		b.ports[port] = l
-		b.srv = append(b.srv, srv)
-		b.wg.Go(func() { _ = srv.Serve(l) })
-	}
-	return b
 }
 
 func (b *box) describe() sandbox.Sandbox {
 	s := b.info
-	s.Labels = cloneMap(b.info.Labels)
+	s.Labels = maps.Clone(b.info.Labels)
 	if b.info.Exit != nil {
 		e := *b.info.Exit
 		s.Exit = &e
@@ -157,19 +150,44 @@ func (b *box) describe() sandbox.Sandbox {
 	return s
 }
 
-// stop cuts every connection and waits until nothing listens any more.
-func (b *box) stop() {
-	b.once.Do(func() {
-		close(b.done)
-		for _, s := range b.srv {
-			_ = s.Close()
-		}
-	})
-	b.wg.Wait()
+// servers are a server per port, each on an in-memory listener.
+type servers struct {
+	ports map[uint16]*pipeListener
+	srv   []*http.Server
+	wg    sync.WaitGroup
+	once  sync.Once
 }
 
-func (b *box) dial(ctx context.Context, port uint16) (net.Conn, error) {
-	l, ok := b.ports[port]
+func serve(handlers map[uint16]http.Handler) *servers {
+	s := &servers{ports: map[uint16]*pipeListener{}}
+	for port, h := range handlers {
+		l := newPipeListener(port)
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+		s.ports[port] = l
+		s.srv = append(s.srv, srv)
+		s.wg.Go(func() { _ = srv.Serve(l) })
+	}
+	return s
+}
+
+// stop cuts every connection and waits until nothing listens any more.
+func (s *servers) stop() {
+	if s == nil {
+		return
+	}
+	s.once.Do(func() {
+		for _, srv := range s.srv {
+			_ = srv.Close()
+		}
+		for _, l := range s.ports {
+			_ = l.Close() // also where Serve has not begun
+		}
+	})
+	s.wg.Wait()
+}
+
+func (s *servers) dial(ctx context.Context, port uint16) (net.Conn, error) {
+	l, ok := s.ports[port]
 	if !ok {
 		return nil, sandbox.ErrRefused
 	}
@@ -182,17 +200,6 @@ func (b *box) dial(ctx context.Context, port uint16) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), client.Close(), server.Close())
 	}
-}
-
-func cloneMap(m map[string]string) map[string]string {
-	if m == nil {
-		return nil
-	}
-	c := make(map[string]string, len(m))
-	for k, v := range m {
-		c[k] = v
-	}
-	return c
 }
 
 // pipeListener hands in-memory connections to a server.

@@ -6,6 +6,7 @@ package sandboxtest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,13 @@ type Config struct {
 	// BootstrapKey is the PEM public key for Spec.BootstrapKey; may be empty
 	// when the driver needs none.
 	BootstrapKey string
+	// Bootstrap is the private half of BootstrapKey. Drivers that can pause or
+	// fork need it: PicoD is locked to a key and keeps files, by which the suite
+	// tells whether a state came through.
+	Bootstrap *rsa.PrivateKey
+	// Waiting, when set, says how many sandboxes wait ready-made in the driver's
+	// pools. Without it, Warm is only called.
+	Waiting func(d sandbox.Driver) int
 	// Kill makes the first process of a running sandbox end by itself.
 	Kill func(ctx context.Context, d sandbox.Driver, id string) error
 	// Residue, when set, lists what the machine still holds of a sandbox that
@@ -78,11 +86,44 @@ func Run(t *testing.T, c Config) {
 		{"ReopenDeliversExit", (*suite).reopenExit},
 		{"CloseEndsExits", (*suite).closeEndsExits},
 		{"CapabilitiesAreKnown", (*suite).capabilities},
+
+		{"PrepareIsIdempotent", (*suite).prepare},
+		{"PrepareWithoutImage", (*suite).prepareNoImage},
+		{"WarmIsClaimedAndRefilled", (*suite).warm},
+
+		{"PauseKeepsState", (*suite).pauseKeepsState},
+		{"PauseUnknown", (*suite).pauseUnknown},
+		{"PauseEnded", (*suite).pauseEnded},
+		{"PauseCutsConnections", (*suite).pauseCuts},
+		{"PauseIsNoExit", (*suite).pauseNoExit},
+		{"PauseKeepsID", (*suite).pauseKeepsID},
+		{"PauseCancelled", (*suite).pauseCancelled},
+		{"ResumeCancelled", (*suite).resumeCancelled},
+		{"PauseRacesResume", (*suite).pauseRacesResume},
+		{"PauseRacesDelete", (*suite).pauseRacesDelete},
+		{"DeletePausedLeavesNothing", (*suite).deletePaused},
+		{"ReopenFindsPaused", (*suite).reopenPaused},
+
+		{"CheckpointMakesMany", (*suite).checkpointMakesMany},
+		{"CheckpointNames", (*suite).checkpointNames},
+		{"CheckpointOfPaused", (*suite).checkpointPaused},
+		{"CheckpointCancelled", (*suite).checkpointCancelled},
+		{"CheckpointRacesItself", (*suite).checkpointRace},
+		{"CheckpointRacesPauseAndDelete", (*suite).checkpointRaces},
+		{"CreateWithoutSnapshotLeavesNothing", (*suite).createNoSnapshot},
+		{"SnapshotOutlivesItsSandbox", (*suite).snapshotOutlives},
+		{"SandboxOutlivesItsSnapshot", (*suite).sandboxOutlives},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), c.Guard)
 			t.Cleanup(cancel)
-			test.run(&suite{T: t, c: c, ctx: ctx, d: c.New(t)})
+			s := &suite{T: t, c: c, ctx: ctx, d: c.New(t)}
+			if can := s.d.Capabilities(); !can.Pause && strings.Contains(test.name, "Pause") ||
+				!can.Fork && (strings.Contains(test.name, "Checkpoint") || strings.Contains(test.name, "Snapshot")) {
+				t.Log("this driver cannot do it, and says so")
+				return
+			}
+			test.run(s)
 		})
 	}
 }
