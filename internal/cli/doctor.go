@@ -82,8 +82,8 @@ func newDoctor(a *app) *cobra.Command {
 func (a *app) examine(ctx context.Context) []check {
 	var checks []check
 	for _, examine := range []func(context.Context) []check{
-		a.checkSettings, checkRoot, checkKernel, a.checkKVM, checkCgroups, checkErofs, checkDriver,
-		a.checkDisk, checkMemory, a.checkDataDir, a.checkToken, a.checkTemplates, a.checkImage, a.checkPort,
+		a.checkSettings, checkRoot, checkKernel, checkUserNamespaces, a.checkKVM, checkCgroups, checkErofs,
+		checkDriver, a.checkDisk, checkMemory, a.checkDataDir, a.checkToken, a.checkTemplates, a.checkImage, a.checkPort,
 	} {
 		if ctx.Err() != nil {
 			break

@@ -97,7 +97,7 @@ func newRoot(a *app) *cobra.Command {
 		return nil
 	}
 	root.AddCommand(
-		newUp(a), newRun(a), newSession(a), newImage(a), newTemplate(a), newDoctor(a),
+		newUp(a), newRun(a), newSession(a), newCheckpoint(a), newImage(a), newTemplate(a), newDoctor(a),
 		newConfig(a), newToken(a), newBench(a), newVersion(a), newExitCodes(), newProbeKVM(a),
 	)
 	return root

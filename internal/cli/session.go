@@ -9,8 +9,9 @@ import (
 )
 
 func newSession(a *app) *cobra.Command {
-	cmd := newGroup("session", "Create, list, use and delete sessions",
-		newSessionCreate(a), newSessionLs(a), newSessionGet(a), newSessionRm(a), newSessionExec(a), newSessionCp(a))
+	cmd := newGroup("session", "Create, list, use, pause, copy and delete sessions",
+		newSessionCreate(a), newSessionLs(a), newSessionGet(a), newSessionRm(a), newSessionExec(a), newSessionCp(a),
+		newSessionPause(a), newSessionResume(a), newSessionFork(a), newSessionCheckpoint(a))
 	cmd.Long = "Sessions made here are managed: whoever holds the token of this AgentCube can use them."
 	return cmd
 }
@@ -24,6 +25,8 @@ func describeSession(s api.Session) []string {
 		"State", string(s.State),
 		"Fate", string(s.Fate),
 		"Reason", s.Reason,
+		"Forked from", s.Parent,
+		"Checkpoint", s.Checkpoint,
 		"Owner", s.Owner,
 		"Auth", string(s.Auth),
 		"Isolation", s.Isolation,
@@ -31,6 +34,9 @@ func describeSession(s api.Session) []string {
 		"Created", moment(s.CreatedAt),
 		"Last activity", moment(s.LastActivityAt),
 		"Idle time-out", (time.Duration(s.IdleTimeoutSeconds * float64(time.Second))).String(),
+	}
+	if s.PausedAt != nil {
+		pairs = append(pairs, "Paused", moment(*s.PausedAt))
 	}
 	if s.EndedAt != nil {
 		pairs = append(pairs, "Ended", moment(*s.EndedAt))

@@ -11,7 +11,7 @@ import (
 )
 
 func newSessionCreate(a *app) *cobra.Command {
-	var template, idempotencyKey string
+	var template, checkpoint, idempotencyKey string
 	var ttl time.Duration
 	var metadata []string
 	cmd := &cobra.Command{
@@ -20,16 +20,20 @@ func newSessionCreate(a *app) *cobra.Command {
 		Example: "  id=$(agentcube session create)\n  agentcube session exec $id -- python3 -c 'print(1)'",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			namespace, name, err := templateName(template)
-			if err != nil {
-				return err
+			var namespace, name string
+			var err error
+			// A checkpoint knows its template.
+			if checkpoint == "" || cmd.Flags().Changed("template") {
+				if namespace, name, err = templateName(template); err != nil {
+					return err
+				}
 			}
 			meta, err := keyValues("metadata", metadata)
 			if err != nil {
 				return err
 			}
-			if ttl < 0 || ttl%time.Second != 0 {
-				return &cliError{code: exitUsage, err: fmt.Errorf("--ttl %s is not a whole number of seconds", ttl)}
+			if err := checkTTL(ttl); err != nil {
+				return err
 			}
 			c, err := a.connect()
 			if err != nil {
@@ -38,7 +42,7 @@ func newSessionCreate(a *app) *cobra.Command {
 			defer c.Close()
 			s, err := c.CreateSession(cmd.Context(), client.CreateOptions{
 				Namespace: namespace, Template: name, TTL: ttl, Metadata: meta,
-				IdempotencyKey: idempotencyKey, Managed: true,
+				Checkpoint: checkpoint, IdempotencyKey: idempotencyKey, Managed: true,
 			})
 			if err != nil {
 				return err
@@ -48,6 +52,7 @@ func newSessionCreate(a *app) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&template, "template", "t", client.DefaultTemplate, "template to make the session from, as `name` or namespace/name")
+	flags.StringVar(&checkpoint, "checkpoint", "", "begin from the state kept under this `name`; it knows its template")
 	flags.DurationVar(&ttl, "ttl", 0, "ends the session after this time (default the template's)")
 	flags.StringArrayVarP(&metadata, "metadata", "m", nil, "kept with the session, as `KEY=value`; may be repeated")
 	flags.StringVar(&idempotencyKey, "idempotency-key", "", "the same `key` gives the same session")

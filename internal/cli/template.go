@@ -18,7 +18,8 @@ import (
 )
 
 func newTemplate(a *app) *cobra.Command {
-	cmd := newGroup("template", "List and check templates", newTemplateLs(a), newTemplateCheck(a))
+	cmd := newGroup("template", "List, check and prepare templates",
+		newTemplateLs(a), newTemplateCheck(a), newTemplatePrepare(a))
 	a.cfg.BindFlags(cmd.PersistentFlags(), "dataDir", "templateDir", "defaultImage")
 	return cmd
 }

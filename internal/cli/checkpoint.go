@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/volcano-sh/agentcube/api"
+)
+
+func newSessionCheckpoint(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "checkpoint SESSION NAME",
+		Short: "Keep the memory and files of a session, to begin others from",
+		Long: `Checkpoint keeps the state of a session, as it is now, under a name of letters,
+digits, '.', '_' and '-'. The session goes on. "agentcube session create --checkpoint
+NAME" begins sessions from it, as often as wanted, also when this one has ended. What
+is not used for a week, or as the server is set, is removed.`,
+		Example: "  agentcube session checkpoint $id loaded\n  again=$(agentcube session create --checkpoint loaded)",
+		Args:    args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, list []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			s, err := c.Attach(cmd.Context(), list[0], nil)
+			if err != nil {
+				return err
+			}
+			kept, err := s.Checkpoint(cmd.Context(), list[1])
+			if err != nil {
+				return err
+			}
+			return a.print(kept, func(w io.Writer) { fmt.Fprintln(w, printable(kept.Name)) })
+		},
+	}
+}
+
+func newCheckpoint(a *app) *cobra.Command {
+	cmd := newGroup("checkpoint", "List and remove what sessions were kept as", newCheckpointLs(a), newCheckpointRm(a))
+	cmd.Long = `A checkpoint is the memory and the files of a session at one moment. "agentcube session
+checkpoint" makes one, "agentcube session create --checkpoint" begins a session from it.`
+	return cmd
+}
+
+func newCheckpointLs(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List checkpoints, newest first",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			list, err := c.Checkpoints(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if list == nil {
+				list = []api.Checkpoint{}
+			}
+			return a.print(api.CheckpointList{Checkpoints: list}, func(w io.Writer) { checkpointTable(w, list) })
+		},
+	}
+}
+
+func checkpointTable(w io.Writer, list []api.Checkpoint) {
+	rows := make([][]string, 0, len(list))
+	for _, c := range list {
+		rows = append(rows, []string{
+			c.Name, c.Namespace + "/" + c.TemplateName, string(c.Auth), size(c.SizeBytes), ago(c.CreatedAt), ago(c.ExpiresAt), c.SessionID,
+		})
+	}
+	table(w, []string{"CHECKPOINT", "TEMPLATE", "AUTH", "SIZE", "CREATED", "EXPIRES", "OF SESSION"}, rows)
+}
+
+func newCheckpointRm(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "rm NAME...",
+		Aliases: []string{"delete"},
+		Short:   "Remove checkpoints; sessions that began from them stay",
+		Args:    args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			deleted := []string{}
+			var errs []error
+			for _, name := range names {
+				if _, err := c.DeleteCheckpoint(cmd.Context(), name); err != nil {
+					errs = append(errs, err)
+				} else {
+					deleted = append(deleted, name)
+				}
+				if cmd.Context().Err() != nil {
+					break
+				}
+			}
+			out := struct {
+				Deleted []string `json:"deleted"`
+			}{deleted}
+			err = a.print(out, func(w io.Writer) {
+				for _, name := range deleted {
+					fmt.Fprintln(w, printable(name))
+				}
+			})
+			return errors.Join(append(errs, err)...)
+		},
+	}
+}

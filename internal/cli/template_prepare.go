@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newTemplatePrepare(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "prepare [NAMESPACE/]NAME",
+		Short: "Make what the sessions of a template begin from, before the first one asks",
+		Long: `Prepare asks the server to boot the template once, import its modules and keep that
+moment, from which every session is restored. The first session would do the same
+and wait for it. What is there already and still fits is not made again.`,
+		Example: "  agentcube template prepare simple-codeinterpreter",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, list []string) error {
+			namespace, name, err := templateName(list[0])
+			if err != nil {
+				return err
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			began := time.Now()
+			err = c.PrepareTemplate(cmd.Context(), namespace, name, func(step string) {
+				if !a.noProgress {
+					fmt.Fprintln(a.Stderr, printable(step))
+				}
+			})
+			if err != nil {
+				return err
+			}
+			out := struct {
+				Template string  `json:"template"`
+				Seconds  float64 `json:"seconds"`
+			}{namespace + "/" + name, time.Since(began).Seconds()}
+			return a.print(out, func(w io.Writer) { fmt.Fprintf(w, "%s is ready\n", printable(out.Template)) })
+		},
+	}
+}
