@@ -185,8 +185,9 @@ type Checkpoint struct {
 	Owner        string    `json:"owner"`
 	Auth         Auth      `json:"auth"`
 	CreatedAt    time.Time `json:"createdAt"`
-	// ExpiresAt is when it is removed; every use moves it.
-	ExpiresAt time.Time `json:"expiresAt"`
+	// ExpiresAt is when it is removed; every use moves it. Zero, and absent in
+	// JSON: never.
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	// SizeBytes is the room it takes on disk.
 	SizeBytes int64 `json:"sizeBytes"`
 }

@@ -37,6 +37,24 @@ type Session struct {
 
 	Metadata map[string]string `json:"metadata,omitempty"`
 
+	// PauseAfter is how long the session may go without a request until it is
+	// paused by itself; 0 means that it never is.
+	PauseAfter time.Duration `json:"pauseAfter,omitempty"`
+	// PausedAt and PausedBy are set while the session is paused.
+	PausedAt time.Time `json:"pausedAt,omitzero"`
+	PausedBy PausedBy  `json:"pausedBy,omitempty"`
+	// Parent is the session that this one was forked from, Checkpoint the name
+	// of the checkpoint it was made from.
+	Parent     string `json:"parent,omitempty"`
+	Checkpoint string `json:"checkpoint,omitempty"`
+
+	// MaxDuration is the longest life that the template gives, MemoryBytes the
+	// memory limit of its sandboxes, and Env what they are told at their start:
+	// what copies of the session need when the template is no longer there.
+	MaxDuration time.Duration     `json:"maxDuration,omitempty"`
+	MemoryBytes int64             `json:"memoryBytes,omitempty"`
+	Env         map[string]string `json:"env,omitempty"`
+
 	// IdempotencyKey and RequestDigest are of the create request: the same
 	// owner and key find this session again, and the digest tells whether it
 	// was the same request. Both empty when no key was given.
@@ -44,14 +62,38 @@ type Session struct {
 	RequestDigest  string `json:"requestDigest,omitempty"`
 }
 
+// PausedBy says at whose wish a session is paused.
+type PausedBy string
+
+// Who pauses.
+const (
+	// PausedByOwner: the session then waits for its owner, however long its
+	// life allows.
+	PausedByOwner PausedBy = "owner"
+	// PausedByIdling: nobody asked for it, so the idle time-out still holds.
+	PausedByIdling PausedBy = "idle"
+)
+
 // Deadline is when the session ends if nothing more happens: the earlier of
-// its idle time-out and its longest life.
+// its idle time-out and its longest life. While it is paused by its owner it has
+// no idle time-out.
 func (s Session) Deadline() time.Time {
+	if !s.Idles() {
+		return s.ExpiresAt
+	}
 	idle := s.LastActivity.Add(s.IdleTimeout)
 	if idle.Before(s.ExpiresAt) {
 		return idle
 	}
 	return s.ExpiresAt
+}
+
+// Idles reports whether the idle time-out of the session holds.
+func (s Session) Idles() bool { return s.State != api.StatePaused || s.PausedBy != PausedByOwner }
+
+// PauseDue reports whether the session is to be paused by itself.
+func (s Session) PauseDue(now time.Time) bool {
+	return s.State == api.StateRunning && s.PauseAfter > 0 && !s.LastActivity.Add(s.PauseAfter).After(now)
 }
 
 // Ended reports whether the session is over.
@@ -65,7 +107,11 @@ func (s Session) API() api.Session {
 		Owner: s.Owner, Auth: s.Auth, Isolation: s.Isolation, SandboxID: s.SandboxID,
 		IdleTimeoutSeconds: s.IdleTimeout.Seconds(),
 		CreatedAt:          s.CreatedAt, ExpiresAt: s.ExpiresAt, LastActivityAt: s.LastActivity,
-		Metadata: s.Metadata,
+		Metadata: s.Metadata, Parent: s.Parent, Checkpoint: s.Checkpoint,
+	}
+	if s.State == api.StatePaused {
+		at := s.PausedAt
+		out.PausedAt = &at
 	}
 	if !s.EndedAt.IsZero() {
 		at := s.EndedAt

@@ -56,6 +56,13 @@ type Store interface {
 	Purge(ctx context.Context, endedBefore time.Time) (int, error)
 }
 
+// Sleepers is a Store that finds the sessions that are to be paused.
+type Sleepers interface {
+	// PauseDue returns up to limit running sessions for which Session.PauseDue
+	// holds, most overdue first. Records that cannot be read are left out.
+	PauseDue(ctx context.Context, now time.Time, limit int) ([]Session, error)
+}
+
 // Pinger is a Store that can say whether it is there.
 type Pinger interface {
 	// Ping returns nil when a write would succeed now.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/session/sqlite"
@@ -184,5 +185,38 @@ func writeFile(t *testing.T, path string, data []byte) {
 	}
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A file of the first schema, which knew neither pauses nor checkpoints, is
+// taken over with all that it holds.
+func TestMigratesFirstSchema(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	st := open(t, path)
+	rec, err := st.Create(t.Context(), storetest.New(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		"DROP INDEX sessions_pause", "ALTER TABLE sessions DROP COLUMN pause_at", "ALTER TABLE sessions DROP COLUMN pause_after",
+		"DROP TABLE checkpoints", "PRAGMA user_version = 1",
+	} {
+		execSQL(t, path, statement)
+	}
+	st = open(t, path)
+	if got, err := st.Get(t.Context(), rec.ID); err != nil || got.ID != rec.ID || !got.LastActivity.Equal(rec.LastActivity) {
+		t.Errorf("Get = %+v, %v", got, err)
+	}
+	if _, err := st.Update(t.Context(), rec.ID, func(s *session.Session) error { s.PauseAfter = time.Second; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if due, err := st.PauseDue(t.Context(), rec.LastActivity.Add(time.Second), 10); err != nil || len(due) != 1 {
+		t.Errorf("PauseDue = %d, %v, want the session", len(due), err)
+	}
+	if err := st.CreateCheckpoint(t.Context(), session.Checkpoint{Owner: "a", Name: "b", Snapshot: "c"}); err != nil {
+		t.Error(err)
 	}
 }

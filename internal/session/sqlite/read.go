@@ -92,6 +92,30 @@ func (s *Store) dueOnce(ctx context.Context, now time.Time, limit int) (due []se
 	return due, bad, nil
 }
 
+// PauseDue implements session.Sleepers.
+func (s *Store) PauseDue(ctx context.Context, now time.Time, limit int) ([]session.Session, error) {
+	rows, err := s.stmts.pauseDue.QueryContext(ctx, nanos(now), limit)
+	if err != nil {
+		return nil, failure("find idle sessions", err)
+	}
+	defer rows.Close()
+	var due []session.Session
+	for rows.Next() {
+		rec, _, err := scan(rows)
+		switch {
+		case errors.Is(err, ErrUnreadable): // Due reports it
+		case err != nil:
+			return nil, failure("find idle sessions", err)
+		default:
+			due = append(due, rec)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failure("find idle sessions", err)
+	}
+	return due, nil
+}
+
 // List implements session.Store. Records that cannot be read are left out.
 func (s *Store) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {
 	limit := q.Limit

@@ -39,7 +39,7 @@ func scan(row interface{ Scan(...any) error }) (s session.Session, version int64
 // encode returns the record as it is stored: with times in UTC, which is how
 // they come back.
 func encode(s session.Session) (session.Session, []byte, error) {
-	for _, t := range []*time.Time{&s.CreatedAt, &s.ExpiresAt, &s.LastActivity, &s.EndedAt} {
+	for _, t := range []*time.Time{&s.CreatedAt, &s.ExpiresAt, &s.LastActivity, &s.EndedAt, &s.PausedAt} {
 		*t = t.Round(0).UTC()
 	}
 	record, err := json.Marshal(s)

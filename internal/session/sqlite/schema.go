@@ -39,7 +39,8 @@ func (e *FileError) Unwrap() error { return e.Err }
 // Times are nanoseconds since 1970, UTC. deadline is computed by SQLite so that
 // Touch, which writes last_activity alone, moves it too; the comparison is
 // written so that no sum can overflow. A quarantined row holds a record that
-// could not be read; ended_at is then when that was seen.
+// could not be read; ended_at is then when that was seen. The idle_timeout of a
+// session whose idle time-out does not hold is the longest there is.
 var migrations = []string{`
 CREATE TABLE sessions (
 	id              TEXT PRIMARY KEY,
@@ -66,6 +67,22 @@ CREATE INDEX sessions_owner ON sessions (owner, created_at DESC, id);
 CREATE INDEX sessions_ended ON sessions (ended_at) WHERE state = 'ended' OR quarantined = 1;
 CREATE TABLE pings (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL);
 INSERT INTO pings VALUES (1, 0);
+`, `
+ALTER TABLE sessions ADD COLUMN pause_after INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN pause_at INTEGER GENERATED ALWAYS AS (
+	CASE WHEN pause_after < 9223372036854775807 - last_activity THEN last_activity + pause_after ELSE 9223372036854775807 END
+) VIRTUAL;
+CREATE INDEX sessions_pause ON sessions (pause_at) WHERE state = 'running' AND pause_after > 0 AND quarantined = 0;
+CREATE TABLE checkpoints (
+	owner      TEXT NOT NULL,
+	name       TEXT NOT NULL,
+	snapshot   TEXT NOT NULL UNIQUE,
+	created_at INTEGER NOT NULL,
+	used_at    INTEGER NOT NULL,
+	record     BLOB NOT NULL,
+	PRIMARY KEY (owner, name)
+) WITHOUT ROWID;
+CREATE INDEX checkpoints_used ON checkpoints (used_at);
 `}
 
 // inspect refuses a file that is damaged or is something else, before anything

@@ -8,7 +8,7 @@ import (
 
 // statements are prepared once: Touch and Get are part of every request.
 type statements struct {
-	get, idempotent, due                                   *sql.Stmt
+	get, idempotent, due, pauseDue                         *sql.Stmt
 	insert, update, touch, exists, quarantine, purge, ping *sql.Stmt
 }
 
@@ -18,16 +18,18 @@ func (p *statements) readers() map[**sql.Stmt]string {
 		&p.idempotent: "SELECT " + columns + " FROM sessions WHERE owner = ? AND idempotency_key = ?",
 		&p.due: "SELECT " + columns + " FROM sessions" +
 			" WHERE state <> 'ended' AND quarantined = 0 AND deadline <= ? ORDER BY deadline LIMIT ?",
+		&p.pauseDue: "SELECT " + columns + " FROM sessions" +
+			" WHERE state = 'running' AND pause_after > 0 AND quarantined = 0 AND pause_at <= ? ORDER BY pause_at LIMIT ?",
 		&p.exists: "SELECT 1 FROM sessions WHERE id = ?",
 	}
 }
 
 func (p *statements) writers() map[**sql.Stmt]string {
 	return map[**sql.Stmt]string{
-		&p.insert: "INSERT INTO sessions (id, owner, kind, state, idempotency_key, created_at, expires_at, idle_timeout, ended_at, record, last_activity)" +
-			" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		&p.insert: "INSERT INTO sessions (id, owner, kind, state, idempotency_key, created_at, expires_at, idle_timeout, pause_after, ended_at, record, last_activity)" +
+			" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		&p.update: "UPDATE sessions SET owner = ?, kind = ?, state = ?, idempotency_key = ?, created_at = ?, expires_at = ?," +
-			" idle_timeout = ?, ended_at = ?, record = ?, version = version + 1 WHERE id = ? AND version = ?",
+			" idle_timeout = ?, pause_after = ?, ended_at = ?, record = ?, version = version + 1 WHERE id = ? AND version = ?",
 		&p.touch:      "UPDATE sessions SET last_activity = ?1 WHERE id = ?2 AND last_activity < ?1",
 		&p.quarantine: "UPDATE sessions SET quarantined = 1, ended_at = ? WHERE id = ? AND version = ?",
 		&p.purge: "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions" +

@@ -21,7 +21,7 @@ const (
 )
 
 // Store is a session.Store in a SQLite file. It also implements
-// session.Pinger.
+// session.Sleepers, session.Checkpoints and session.Pinger.
 type Store struct {
 	path string
 
@@ -33,8 +33,10 @@ type Store struct {
 }
 
 var (
-	_ session.Store  = (*Store)(nil)
-	_ session.Pinger = (*Store)(nil)
+	_ session.Store       = (*Store)(nil)
+	_ session.Sleepers    = (*Store)(nil)
+	_ session.Checkpoints = (*Store)(nil)
+	_ session.Pinger      = (*Store)(nil)
 )
 
 // New returns a store in the file at path. Nothing is read or written before

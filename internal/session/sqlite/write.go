@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -88,9 +89,13 @@ func (s *Store) Update(ctx context.Context, id string, change func(*session.Sess
 
 // columnValues are the values of insert, and from the second one of update.
 func columnValues(s session.Session, record []byte) []any {
+	idle := max(int64(s.IdleTimeout), 0)
+	if !s.Idles() {
+		idle = math.MaxInt64
+	}
 	return []any{
 		s.ID, s.Owner, s.Kind, string(s.State), nullable(s.IdempotencyKey), nanos(s.CreatedAt), nanos(s.ExpiresAt),
-		max(int64(s.IdleTimeout), 0), nanos(s.EndedAt), record,
+		idle, max(int64(s.PauseAfter), 0), nanos(s.EndedAt), record,
 	}
 }
 

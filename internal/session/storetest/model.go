@@ -31,7 +31,7 @@ func testModel(t *testing.T, ctx context.Context, st session.Store) {
 		m.empty(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"create": m.create, "update": m.update, "touch": m.touch,
-			"due": m.due, "list": m.list, "purge": m.purge, "": m.check,
+			"due": m.due, "pause due": m.pauseDue, "list": m.list, "purge": m.purge, "": m.check,
 		})
 	})
 }
@@ -64,6 +64,8 @@ func change(t *rapid.T, s *session.Session) {
 	s.State = anyState.Draw(t, "state")
 	s.IdleTimeout = anyLength.Draw(t, "idle")
 	s.ExpiresAt = anyTime.Draw(t, "expires")
+	s.PauseAfter = anyLength.Draw(t, "pause after")
+	s.PausedBy = rapid.SampledFrom([]session.PausedBy{"", session.PausedByOwner, session.PausedByIdling}).Draw(t, "paused by")
 	s.EndedAt = time.Time{}
 	if s.Ended() {
 		s.EndedAt = anyTime.Draw(t, "ended")
@@ -145,6 +147,30 @@ func (m *model) due(t *rapid.T) {
 	}
 	if !slices.EqualFunc(want, deadlines, time.Time.Equal) {
 		t.Fatalf("Due: deadlines %v, want %v", deadlines, want)
+	}
+}
+
+func (m *model) pauseDue(t *rapid.T) {
+	sleepers, ok := m.store.(session.Sleepers)
+	if !ok {
+		t.Fatalf("%T does not find sessions to pause", m.store)
+	}
+	now, limit := anyTime.Draw(t, "now"), rapid.IntRange(1, 9).Draw(t, "limit")
+	due := 0
+	for _, r := range m.recs {
+		if r.PauseDue(now) {
+			due++
+		}
+	}
+	got, err := sleepers.PauseDue(m.ctx, now, limit)
+	if err != nil || len(got) != min(limit, due) {
+		t.Fatalf("PauseDue: %d sessions, %v, want %d", len(got), err, min(limit, due))
+	}
+	for _, s := range got {
+		same(t, "PauseDue", m.recs[s.ID], s)
+		if !s.PauseDue(now) {
+			t.Fatalf("PauseDue: %s is not to be paused", s.ID)
+		}
 	}
 }
 
