@@ -54,6 +54,11 @@ type CodeInterpreterSpec struct {
 	// +optional
 	// +kubebuilder:default="15m"
 	SessionTimeout *metav1.Duration `json:"sessionTimeout,omitempty"`
+	// PauseAfter is how long a session may go without a request until it is
+	// paused by itself, to be woken by the next one. It is shorter than
+	// SessionTimeout; 0 means that no session is. Added by this version.
+	// +optional
+	PauseAfter *metav1.Duration `json:"pauseAfter,omitempty"`
 	// MaxSessionDuration is the longest life of a session.
 	// +optional
 	// +kubebuilder:default="8h"
@@ -124,6 +129,11 @@ type CodeInterpreterSandboxTemplate struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	MaxProcesses *int32 `json:"maxProcesses,omitempty"`
+	// Preload are Python modules that user code finds imported already. What
+	// cannot be imported is left out. Added by this version.
+	// +optional
+	// +listType=set
+	Preload []string `json:"preload,omitempty"`
 }
 
 // CodeInterpreterStatus is what the operator saw last.

@@ -5,7 +5,8 @@
 // [Principal]; [Local] does so with the token file that the first start of
 // AgentCube makes. [LoadOrCreateRSAKey] and [ParseSessionPublicKey] read keys.
 // [SignInit], [SignRouter] and [VerifyRequest] make and check the JSON Web
-// Tokens that PicoD accepts.
+// Tokens that PicoD accepts; [Agreements] checks those with which the holder of a
+// session's key agrees to copies of the session.
 //
 // Nothing here logs, and no error text holds a token or a key. Errors that a
 // person can mend have a method Hint that says how.

@@ -40,7 +40,8 @@ func upSettings() []string {
 	return []string{
 		"listen", "allowNonLoopback", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
 		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "maxSessionsPerOwner",
-		"maxConcurrentRequests", "sandboxCreateTimeout", "shutdownTimeout", "endedRetention", "keepSessions",
+		"maxConcurrentRequests", "maxParallelStarts", "sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
+		"checkpointRetention", "keepSessions",
 	}
 }
 

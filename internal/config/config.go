@@ -46,14 +46,22 @@ type Config struct {
 	// MaxConcurrentRequests bounds requests in flight on /v1; 0 means no bound.
 	MaxConcurrentRequests int
 
+	// MaxParallelStarts bounds the sandboxes that are made or resumed at the
+	// same time; others wait for their turn. 0 means twice the number of cores.
+	MaxParallelStarts int
+
 	// SandboxCreateTimeout bounds the making of one sandbox.
 	SandboxCreateTimeout time.Duration
 	// ShutdownTimeout is how long requests in flight may go on after SIGTERM.
 	ShutdownTimeout time.Duration
 	// EndedRetention is how long the record of an ended session is kept.
 	EndedRetention time.Duration
+	// CheckpointRetention is how long a checkpoint is kept after its last use;
+	// 0 means for ever.
+	CheckpointRetention time.Duration
 	// KeepSessions leaves the sandboxes running at a clean shutdown, for the
-	// next start to adopt. Otherwise they are ended with fate host-lost.
+	// next start to adopt. Otherwise they are ended with fate host-lost. Those
+	// that are paused stay in any case.
 	KeepSessions bool
 
 	// WorkloadManagerURL and RouterURL are where the command-line client goes.

@@ -61,9 +61,12 @@ func (c *Config) define(p paths) {
 	fs.IntVar(&c.MaxSessionsPerOwner, key("maxSessionsPerOwner"), 0, "most living sessions of one owner; 0: no bound")
 	fs.IntVar(&c.MaxConcurrentRequests, key("maxConcurrentRequests"), 1000, "most requests in flight; 0: no bound")
 
+	fs.IntVar(&c.MaxParallelStarts, key("maxParallelStarts"), 0, "most sandboxes being made or resumed at once; 0: twice the number of cores")
+
 	fs.DurationVar(&c.SandboxCreateTimeout, key("sandboxCreateTimeout"), 2*time.Minute, "longest time that making a sandbox may take")
 	fs.DurationVar(&c.ShutdownTimeout, key("shutdownTimeout"), 15*time.Second, "longest time that requests in flight may go on at shutdown")
 	fs.DurationVar(&c.EndedRetention, key("endedRetention"), 24*time.Hour, "how long the record of an ended session is kept")
+	fs.DurationVar(&c.CheckpointRetention, key("checkpointRetention"), 7*24*time.Hour, "how long a checkpoint is kept after its last use; 0: for ever")
 	fs.BoolVar(&c.KeepSessions, key("keepSessions"), false, "leave sandboxes running at shutdown, for the next start to adopt")
 
 	fs.StringVar(&c.WorkloadManagerURL, add(field{key: "workloadManagerUrl", moreEnv: []string{"WORKLOAD_MANAGER_URL", "WORKLOADMANAGER_URL"}}),

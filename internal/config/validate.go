@@ -63,6 +63,7 @@ func (c *Config) Validate() error {
 	for key, n := range map[string]int64{
 		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget),
 		"maxSessionsPerOwner": int64(c.MaxSessionsPerOwner), "maxConcurrentRequests": int64(c.MaxConcurrentRequests),
+		"maxParallelStarts": int64(c.MaxParallelStarts),
 	} {
 		if n < 0 {
 			bad(key, "%d is less than 0", n)
@@ -74,6 +75,9 @@ func (c *Config) Validate() error {
 		if d <= 0 {
 			bad(key, "%v is not more than 0", d)
 		}
+	}
+	if c.CheckpointRetention < 0 {
+		bad("checkpointRetention", "%v is less than 0", c.CheckpointRetention)
 	}
 	for key, u := range map[string]string{"workloadManagerUrl": c.WorkloadManagerURL, "routerUrl": c.RouterURL} {
 		if parsed, err := url.Parse(u); err != nil || parsed.Host == "" || parsed.Scheme != "http" && parsed.Scheme != "https" {

@@ -77,6 +77,7 @@ func TestParse(t *testing.T) {
 		{"workspace /", "spec: {template: {args: [\"--workspace=/\"]}}", func(t *template.Template) { t.Workspace = "/" }},
 		{"workspace in two arguments after picod", "spec: {template: {command: [/usr/local/bin/picod, -port, '8080'], args: [-workspace, /a//b/]}}",
 			func(t *template.Template) { t.Workspace = "/a/b" }},
+		{"never paused", "spec: {pauseAfter: 0s, template: {preload: []}}", func(t *template.Template) { t.Preload = []string{} }},
 		{"own server", "spec: {authMode: none, template: {command: [python3], args: [--workspace=/root]}}",
 			func(t *template.Template) {
 				t.AuthMode, t.Command, t.Args = template.AuthNone, []string{"python3"}, []string{"--workspace=/root"}
@@ -94,10 +95,12 @@ func TestParse(t *testing.T) {
     environment: [{name: A, value: "1"}, {name: B}, {name: A, value: "2"}]
     runAsRoot: true
     maxProcesses: 10
+    preload: [numpy, xml.etree.ElementTree]
     resources:
       limits: {cpu: 250m, memory: 64Mi, ephemeral-storage: 1G}
       requests: {cpu: 4, memory: 8Gi}
   sessionTimeout: 90s
+  pauseAfter: 30s
   maxSessionDuration: 1h30m
   warmPoolSize: 3
   authMode: picod
@@ -109,7 +112,8 @@ func TestParse(t *testing.T) {
 			t.Env = map[string]string{"A": "2", "B": ""}
 			t.Resources = sandbox.Resources{CPUMillis: 250, MemoryBytes: 64 << 20, DiskBytes: 1e9, Processes: 10}
 			t.RunAsRoot, t.WarmPoolSize, t.MinIsolation = true, 3, "gvisor"
-			t.IdleTimeout, t.MaxDuration = 90*time.Second, 90*time.Minute
+			t.IdleTimeout, t.MaxDuration, t.PauseAfter = 90*time.Second, 90*time.Minute, 30*time.Second
+			t.Preload = []string{"numpy", "xml.etree.ElementTree"}
 		}},
 		{"requests above the defaults", "spec: {template: {resources: {requests: {cpu: 2, memory: 4Gi, ephemeral-storage: 1Mi}}}}",
 			func(t *template.Template) { t.Resources.CPUMillis, t.Resources.MemoryBytes = 2000, 4<<30 }},

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -53,6 +54,7 @@ func (r resolver) codeInterpreter(ci *v1alpha1.CodeInterpreter) Template {
 			r.bad("spec.warmPoolSize", "must be 0 or more, is %d", *n)
 		}
 	}
+	t.PauseAfter = r.pauseAfter("spec.pauseAfter", ci.Spec.PauseAfter, t.IdleTimeout)
 	tmpl := ci.Spec.Template
 	if tmpl == nil {
 		r.bad("spec.template", "is missing")
@@ -70,8 +72,48 @@ func (r resolver) codeInterpreter(ci *v1alpha1.CodeInterpreter) Template {
 	t.Resources.Processes = r.processes(at+".maxProcesses", tmpl.MaxProcesses)
 	t.RunAsRoot = tmpl.RunAsRoot
 	t.Command, t.Args, t.Workspace = r.process(at, tmpl.Command, tmpl.Args, t.AuthMode)
+	t.Preload = r.preload(at+".preload", tmpl.Preload, t.AuthMode)
 	r.references(at, t)
 	return t
+}
+
+func (r resolver) pauseAfter(at string, d *metav1.Duration, idle time.Duration) time.Duration {
+	switch {
+	case d == nil:
+		return 0
+	case d.Duration < 0:
+		r.bad(at, "must be 0 or more, is %v", d.Duration)
+	case idle > 0 && d.Duration >= idle:
+		r.bad(at, "must be shorter than sessionTimeout, which is %v, is %v", idle, d.Duration)
+	}
+	return d.Duration
+}
+
+// Bounds of the list of modules.
+const (
+	maxPreload       = 64
+	maxPreloadLength = 128
+)
+
+var module = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
+
+func (r resolver) preload(at string, modules []string, mode AuthMode) []string {
+	switch {
+	case len(modules) > 0 && mode == AuthNone:
+		r.bad(at, "needs authMode picod: without PicoD nothing imports the modules")
+	case len(modules) > maxPreload:
+		r.bad(at, "has more than %d modules", maxPreload)
+	}
+	for i, name := range modules {
+		at := fmt.Sprintf("%s[%d]", at, i)
+		switch {
+		case len(name) > maxPreloadLength || !module.MatchString(name):
+			r.bad(at, "must be the name of a Python module, is %q", name)
+		case slices.Contains(modules[:i], name):
+			r.bad(at, "%q is there twice", name)
+		}
+	}
+	return modules
 }
 
 // common resolves what both kinds have.

@@ -40,6 +40,8 @@ type Template struct {
 	// Workspace is the working directory, upload root and HOME of user code:
 	// an absolute, clean path.
 	Workspace string
+	// Preload are the Python modules that user code finds imported already.
+	Preload []string
 	// MinIsolation is the least isolation that is accepted, or empty.
 	MinIsolation string
 	// Labels are those of the template's Pods.
@@ -48,6 +50,9 @@ type Template struct {
 	// IdleTimeout and MaxDuration are positive.
 	IdleTimeout time.Duration
 	MaxDuration time.Duration
+	// PauseAfter is the idle time after which a session is paused by itself,
+	// shorter than IdleTimeout; 0 means never.
+	PauseAfter time.Duration
 	// Ports has at least one element.
 	Ports []Port
 	// WarmPoolSize is how many sandboxes wait ready-made; 0 or more.
@@ -74,6 +79,7 @@ func (t Template) clone() Template {
 	t.Command = slices.Clone(t.Command)
 	t.Args = slices.Clone(t.Args)
 	t.Env = maps.Clone(t.Env)
+	t.Preload = slices.Clone(t.Preload)
 	t.Labels = maps.Clone(t.Labels)
 	t.Ports = slices.Clone(t.Ports)
 	return t

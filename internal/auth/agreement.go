@@ -1,0 +1,124 @@
+package auth
+
+import (
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Errors of Agreements.Verify; their text can be shown to the caller.
+var (
+	// ErrNotAgreed says that a request does not show the agreement of whoever
+	// holds the session's key.
+	ErrNotAgreed = errors.New("not signed with the session's key")
+	// ErrTooManyAgreements says that no more signatures can be remembered now.
+	ErrTooManyAgreements = errors.New("too many signed requests")
+)
+
+const (
+	// maxAgreements bounds the remembered signatures; each is remembered for
+	// some six minutes.
+	maxAgreements = 1 << 16
+	maxJTI        = 128
+)
+
+// Agreement is a request to the control plane that the session's key has to
+// sign, as it is about a copy of what only that key opens.
+type Agreement struct {
+	SessionID    string
+	Method, Path string
+	Body         []byte
+}
+
+// Agreements checks signatures and remembers them, so that each counts once. It
+// is safe for concurrent use. What it remembers ends with the process: a
+// signature made less than five minutes before a restart can count again, for
+// the very same request.
+type Agreements struct {
+	mu   sync.Mutex
+	used map[string]time.Time // until when, by session and jti
+	next time.Time            // when to forget again
+}
+
+// NewAgreements returns one that has seen nothing.
+func NewAgreements() *Agreements { return &Agreements{used: map[string]time.Time{}} }
+
+type agreementClaims struct {
+	jwt.RegisteredClaims
+	Session string `json:"sid"`
+	Method  string `json:"htm"`
+	Path    string `json:"htu"`
+	Body    string `json:"body_sha256"`
+}
+
+// Verify checks the token of api.HeaderSessionSignature against the public key
+// of the session and the request it was sent with: RS256 or PS256, all claims
+// there and right, valid for five minutes at most, and not seen before. The
+// error matches ErrNotAgreed or ErrTooManyAgreements.
+func (a *Agreements) Verify(key *rsa.PublicKey, token string, want Agreement, now time.Time) error {
+	refuse := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrNotAgreed, fmt.Sprintf(format, args...))
+	}
+	if token == "" {
+		return refuse("there is no signature")
+	}
+	if len(token) > maxAuthorization {
+		return refuse("longer than %d bytes", maxAuthorization)
+	}
+	parser := jwt.NewParser(
+		jwt.WithValidMethods([]string{"RS256", "PS256"}),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithLeeway(Leeway),
+		jwt.WithTimeFunc(func() time.Time { return now }),
+	)
+	var claims agreementClaims
+	if _, err := parser.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return key, nil }); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotAgreed, err)
+	}
+	digest := sha256.Sum256(want.Body)
+	switch {
+	case claims.IssuedAt == nil:
+		return refuse("iat is missing")
+	case claims.ExpiresAt.Sub(claims.IssuedAt.Time) > TokenLife:
+		return refuse("exp is more than %v after iat", TokenLife)
+	case claims.Session != want.SessionID:
+		return refuse("sid is not that of the session")
+	case claims.Method != want.Method || claims.Path != want.Path:
+		return refuse("htm and htu must be %s and %s", want.Method, want.Path)
+	case subtle.ConstantTimeCompare([]byte(claims.Body), []byte(hex.EncodeToString(digest[:]))) != 1:
+		return refuse("body_sha256 is not that of the body, in lower-case hexadecimal")
+	case claims.ID == "" || len(claims.ID) > maxJTI:
+		return refuse("jti must be 1 to %d bytes", maxJTI)
+	}
+	return a.use(want.SessionID+" "+claims.ID, claims.ExpiresAt.Add(Leeway), now)
+}
+
+// use remembers a signature until it has expired.
+func (a *Agreements) use(id string, until, now time.Time) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now.After(a.next) || len(a.used) >= maxAgreements {
+		for old, end := range a.used {
+			if now.After(end) {
+				delete(a.used, old)
+			}
+		}
+		a.next = now.Add(time.Minute)
+	}
+	if _, seen := a.used[id]; seen {
+		return fmt.Errorf("%w: the signature was used before", ErrNotAgreed)
+	}
+	if len(a.used) >= maxAgreements {
+		return ErrTooManyAgreements
+	}
+	a.used[id] = until
+	return nil
+}
