@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/volcano-sh/agentcube/internal/hostlink"
 	"github.com/volcano-sh/agentcube/internal/picod"
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
@@ -48,8 +48,11 @@ func main() {
 }
 
 func run(args []string, stderr io.Writer) error {
-	if len(args) > 0 && args[0] == "relay" {
+	switch {
+	case len(args) > 0 && args[0] == "relay":
 		return relay()
+	case len(args) > 0 && args[0] == "attach":
+		return picod.Attach()
 	}
 	cfg, err := configure(args, stderr)
 	if err != nil {
@@ -87,7 +90,7 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	fl.StringVar(&cfg.Workspace, "workspace", ".", "`directory` of files and commands; made if missing")
 	keyFile := fl.String("bootstrap-key", "", "`file` with the public key that may initialise (default "+defaultKeyFile+")")
 	keyVar := fl.String("bootstrap-key-env", ownPrefix+"BOOTSTRAP_KEY", "environment `variable` with that key, instead of a file")
-	trunkFD := fl.Int("trunk-fd", 0, "file `descriptor` of a trunk to the host, besides the port; 0: none")
+	hostFD := fl.Int("host-fd", 0, "first of the four file `descriptors` of a line to the host, besides the port; 0: none")
 	runAs := fl.String("run-as", "", "`uid:gid` of commands; default: the user of picod")
 	fl.IntVar(&cfg.MaxProcesses, "max-processes", 0, "processes of all commands together; 0: no limit")
 	fl.Uint64Var(&cfg.MaxDataBytes, "max-data-bytes", 0, "data `bytes` of each process of a command; 0: no limit")
@@ -111,8 +114,8 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	if cfg.RunAs, err = parseAccount(*runAs); err != nil {
 		return cfg, err
 	}
-	if *trunkFD != 0 {
-		if cfg.Trunk, err = trunkFrom(*trunkFD); err != nil {
+	if *hostFD != 0 {
+		if cfg.Host, err = hostFrom(*hostFD); err != nil {
 			return cfg, err
 		}
 	}
@@ -126,26 +129,26 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	return cfg, readKeys(&cfg, *keyFile, *keyVar)
 }
 
-// relay serves a trunk on standard input: it connects the host to TCP ports on
-// the sandbox's loopback interface. The driver starts it where the first
-// process has no trunk, or has lost it with the AgentCube that made it.
+// relay serves a trunk on its standard input and output: it connects the host
+// to TCP ports on the sandbox's loopback interface. The driver starts it where
+// the first process is not PicoD.
 func relay() error {
-	conn, err := net.FileConn(os.Stdin)
-	if err != nil {
-		return fmt.Errorf("use trunk: %w", err)
-	}
-	return trunk.Serve(context.Background(), conn, trunk.Loopback)
+	line := hostlink.Pair{In: os.Stdin, Out: os.Stdout}
+	return trunk.Serve(context.Background(), line, trunk.Loopback)
 }
 
-// trunkFrom takes the trunk that the driver left at a file descriptor.
-func trunkFrom(fd int) (net.Conn, error) {
-	file := os.NewFile(uintptr(fd), "trunk")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		return nil, fmt.Errorf("use trunk: %w", err)
+// hostFrom takes the line that the driver left at four file descriptors.
+func hostFrom(first int) (*hostlink.Files, error) {
+	var line hostlink.Files
+	for i := range line {
+		fd := first + i
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return nil, fmt.Errorf("use host line: %w", err)
+		}
+		unix.CloseOnExec(fd)
+		line[i] = os.NewFile(uintptr(fd), "host line")
 	}
-	return conn, nil
+	return &line, nil
 }
 
 // unmount uncovers a directory. gVisor puts a file system of its own on an
@@ -173,7 +176,7 @@ func readKeys(cfg *picod.Config, keyFile, keyVar string) (err error) {
 			file = defaultKeyFile
 		}
 		text, err = os.ReadFile(file)
-		if keyFile == "" && cfg.RouterKey != nil && errors.Is(err, fs.ErrNotExist) {
+		if keyFile == "" && (cfg.RouterKey != nil || cfg.Host != nil) && errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil {

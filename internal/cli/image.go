@@ -30,7 +30,10 @@ func openImages(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ima
 	}
 	store := image.New(image.Options{
 		Dir: cfg.ImageDir(), Logger: log,
-		InUse: func(digest string) bool { return usedBySandbox(cfg.SandboxDir(), digest) },
+		InUse: func(digest string) bool {
+			return inRecords(digest, filepath.Join(cfg.SandboxDir(), "*", "record.json")) ||
+				inRecords(digest, filepath.Join(cfg.DataDir, "snapshots", "*", "snapshot.json"))
+		},
 	})
 	if err := store.Open(ctx); err != nil {
 		return nil, err
@@ -38,12 +41,12 @@ func openImages(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ima
 	return store, nil
 }
 
-// usedBySandbox reports whether a sandbox that exists, or may exist, was made
-// from the image: the record of each names the image's file, which is called
-// by its digest. It is asked whether or not a server runs.
-func usedBySandbox(dir, digest string) bool {
+// inRecords reports whether a sandbox or a checkpoint that exists, or may
+// exist, was made from the image: the record of each names the image's file,
+// which is called by its digest. It is asked whether or not a server runs.
+func inRecords(digest, pattern string) bool {
 	hex := []byte(strings.TrimPrefix(digest, "sha256:"))
-	records, err := filepath.Glob(filepath.Join(dir, "*", "record.json"))
+	records, err := filepath.Glob(pattern)
 	if err != nil {
 		return true
 	}

@@ -3,9 +3,10 @@ package picod
 import (
 	"crypto/rsa"
 	"fmt"
-	"net"
 	"path/filepath"
 	"time"
+
+	"github.com/volcano-sh/agentcube/internal/hostlink"
 )
 
 // Version is what /health reports; clients of the original compare it.
@@ -21,8 +22,8 @@ const minDataBytes = 256 << 20
 // Config is everything a Server needs to know. DefaultConfig sets every default.
 type Config struct {
 	Port      int
-	Trunk     net.Conn // a trunk to the host; nil: TCP only
-	Workspace string   // absolute; made if missing
+	Host      *hostlink.Files // the line to the host; nil: TCP only
+	Workspace string          // absolute; made if missing
 
 	Bootstrap *rsa.PublicKey // key that may initialise; nil: there is no /init
 	RouterKey *rsa.PublicKey // key that opens it without initialisation
@@ -71,7 +72,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("port %d is not between 0 and 65535", c.Port)
 	case !filepath.IsAbs(c.Workspace):
 		return fmt.Errorf("workspace %q is not an absolute path", c.Workspace)
-	case c.Bootstrap == nil && c.RouterKey == nil:
+	case c.Bootstrap == nil && c.RouterKey == nil && c.Host == nil:
 		return fmt.Errorf("no key: give a bootstrap key or PICOD_AUTH_PUBLIC_KEY")
 	case c.MaxProcesses < 0:
 		return fmt.Errorf("max-processes %d is negative", c.MaxProcesses)

@@ -10,13 +10,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/picod/jail"
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
-	"github.com/volcano-sh/agentcube/internal/trunk"
 )
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -122,25 +120,15 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	if s.cfg.Trunk == nil {
+	if s.cfg.Host == nil {
 		return s.Serve(ctx, l)
 	}
-	direct := trunk.NewListener()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() {
-		err := trunk.Serve(context.WithoutCancel(ctx), s.cfg.Trunk, func(ctx context.Context, port uint16, accept func() (net.Conn, error)) error {
-			if int(port) == s.cfg.Port {
-				return direct.Deliver(ctx, port, accept)
-			}
-			return trunk.Loopback(ctx, port, accept)
-		})
-		if err != nil {
-			s.log.Warn("trunk ended", "error", err)
-		}
-	})
-	defer s.cfg.Trunk.Close()
-	return s.Serve(ctx, l, direct)
+	h, err := s.startHost(ctx)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer h.close()
+	return s.Serve(ctx, l, h.direct)
 }
 
 // Serve is Run with an open Server and listeners, which it closes.

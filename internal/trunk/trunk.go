@@ -49,7 +49,7 @@ func settings() *smux.Config {
 type Dialer struct{ mux *smux.Session }
 
 // NewDialer takes over conn.
-func NewDialer(conn net.Conn) (*Dialer, error) {
+func NewDialer(conn io.ReadWriteCloser) (*Dialer, error) {
 	mux, err := smux.Client(conn, settings())
 	if err != nil {
 		return nil, fmt.Errorf("start trunk: %w", err)
@@ -108,7 +108,7 @@ type Handler func(ctx context.Context, port uint16, accept func() (net.Conn, err
 
 // Serve serves the streams that arrive on conn, each in a goroutine of its
 // own, until conn or ctx ends; then it closes conn and waits for the handlers.
-func Serve(ctx context.Context, conn net.Conn, handle Handler) error {
+func Serve(ctx context.Context, conn io.ReadWriteCloser, handle Handler) error {
 	mux, err := smux.Server(conn, settings())
 	if err != nil {
 		return fmt.Errorf("start trunk: %w", err)

@@ -4,6 +4,9 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -49,11 +52,11 @@ type Config struct {
 
 // Gate verifies tokens. It is safe for concurrent use.
 type Gate struct {
-	cfg    Config
 	parser *jwt.Parser
-	used   *replays
 
 	mu      sync.RWMutex
+	cfg     Config // Assume changes it
+	used    *replays
 	session *Session
 	key     *rsa.PublicKey
 }
@@ -74,23 +77,53 @@ func New(cfg Config) *Gate {
 }
 
 // CanInitialize reports whether there is a bootstrap key at all.
-func (g *Gate) CanInitialize() bool { return g.cfg.Bootstrap != nil }
+func (g *Gate) CanInitialize() bool { return g.known().cfg.Bootstrap != nil }
 
-// Session returns the session that PicoD is locked to, or nil.
-func (g *Gate) Session() *Session {
+// Identity is what Assume changes of a Config.
+type Identity struct {
+	Bootstrap *rsa.PublicKey // nil: it cannot be initialised
+	SandboxID string         // "": init tokens are for any sandbox
+}
+
+// Assume makes the gate that of another sandbox, which has no session yet:
+// the key, and the tokens seen, of the one before are forgotten.
+func (g *Gate) Assume(id Identity) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.cfg.StateDir != "" {
+		if err := os.Remove(filepath.Join(g.cfg.StateDir, stateFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget session: %w", err)
+		}
+	}
+	g.cfg.SandboxID, g.cfg.Bootstrap = id.SandboxID, id.Bootstrap
+	g.session, g.key, g.used = nil, nil, newReplays(maxTokens)
+	return nil
+}
+
+// known is what the gate goes by at one moment.
+type known struct {
+	cfg     Config
+	used    *replays
+	session *Session
+	key     *rsa.PublicKey
+}
+
+func (g *Gate) known() known {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return g.session
+	return known{g.cfg, g.used, g.session, g.key}
 }
+
+// Session returns the session that PicoD is locked to, or nil.
+func (g *Gate) Session() *Session { return g.known().session }
 
 // Authorize verifies the Authorization header of a request to the API. The
 // caller must still compare the body with the returned claims.
 func (g *Gate) Authorize(header string) (Claims, error) {
-	g.mu.RLock()
-	session, key := g.session, g.key
-	g.mu.RUnlock()
+	now := g.known()
+	key := now.key
 	if key == nil {
-		key = g.cfg.Router
+		key = now.cfg.Router
 	}
 	if key == nil {
 		return Claims{}, ErrNotInitialized
@@ -99,17 +132,17 @@ func (g *Gate) Authorize(header string) (Claims, error) {
 	if err != nil {
 		return Claims{}, err
 	}
-	if err := g.bind(claims, session); err != nil {
+	if err := now.bind(claims); err != nil {
 		return Claims{}, err
 	}
 	return claims, nil
 }
 
 // bind checks that a token is for this session and was not used before.
-func (g *Gate) bind(c Claims, session *Session) error {
-	id, routed := g.cfg.SessionID, true
-	if session != nil {
-		id, routed = session.ID, session.Mode == Managed
+func (k known) bind(c Claims) error {
+	id, routed := k.cfg.SessionID, true
+	if k.session != nil {
+		id, routed = k.session.ID, k.session.Mode == Managed
 	}
 	if routed && id != "" && c.text("session_id") != id {
 		return invalid("token is for another session")
@@ -129,7 +162,7 @@ func (g *Gate) bind(c Claims, session *Session) error {
 	if err != nil || until == nil {
 		return invalid("exp is missing")
 	}
-	return g.used.use(name, time.Now(), until.Add(Leeway))
+	return k.used.use(name, time.Now(), until.Add(Leeway))
 }
 
 // verify checks header, signature and times.

@@ -27,9 +27,10 @@ type Session struct {
 
 // Offer is a verified init token that has not been accepted yet.
 type Offer struct {
-	Claims Claims
-	key    *rsa.PublicKey
-	value  Session
+	Claims     Claims
+	forSandbox string
+	key        *rsa.PublicKey
+	value      Session
 }
 
 // SessionID returns the session the token is for; "" if it does not say.
@@ -38,20 +39,21 @@ func (o *Offer) SessionID() string { return o.value.ID }
 // Offer verifies the Authorization header of an init request. Its body must be
 // compared with the claims before the offer is accepted.
 func (g *Gate) Offer(header string) (*Offer, error) {
-	if g.cfg.Bootstrap == nil {
+	now := g.known()
+	if now.cfg.Bootstrap == nil {
 		return nil, ErrNoBootstrap
 	}
-	if g.Session() != nil {
+	if now.session != nil {
 		return nil, ErrAlreadyInitialized
 	}
-	claims, err := g.verify(header, g.cfg.Bootstrap)
+	claims, err := g.verify(header, now.cfg.Bootstrap)
 	if err != nil {
 		return nil, err
 	}
-	if g.cfg.SandboxID != "" && claims.text("sandboxId") != g.cfg.SandboxID {
+	if now.cfg.SandboxID != "" && claims.text("sandboxId") != now.cfg.SandboxID {
 		return nil, invalid("token is for another sandbox")
 	}
-	o := &Offer{Claims: claims, value: Session{ID: claims.text("sessionId"), Mode: KeyBound}}
+	o := &Offer{Claims: claims, forSandbox: now.cfg.SandboxID, value: Session{ID: claims.text("sessionId"), Mode: KeyBound}}
 	switch mode := claims.text("mode"); {
 	case mode == string(Managed) && o.value.ID == "":
 		return nil, invalid("sessionId is missing")
@@ -83,6 +85,9 @@ func (g *Gate) Accept(o *Offer, env map[string]string, metadata map[string]any) 
 	defer g.mu.Unlock()
 	if g.session != nil {
 		return ErrAlreadyInitialized
+	}
+	if o.forSandbox != g.cfg.SandboxID {
+		return invalid("token is for another sandbox")
 	}
 	if err := g.save(&s); err != nil {
 		return err

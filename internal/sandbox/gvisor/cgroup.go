@@ -223,6 +223,24 @@ func (g *cgroups) members(id string) []int {
 	return pids
 }
 
+// memoryUsed is the memory of the group in bytes; 0 when it is not counted.
+func (g *cgroups) memoryUsed(id string) int64 {
+	root, ok := g.roots["memory"]
+	if !ok {
+		return 0
+	}
+	file := "memory.usage_in_bytes"
+	if g.v2 {
+		file = "memory.current"
+	}
+	data, err := os.ReadFile(filepath.Join(root, g.parent, id, file))
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return n
+}
+
 // oomKills is how many processes of the group the kernel has ended because the
 // group was at its memory limit.
 func (g *cgroups) oomKills(id string) int {

@@ -26,7 +26,10 @@ type Config struct {
 	// whatever their own limits add up to; 0 means no bound. When it is
 	// reached, the kernel ends a process of one of them.
 	MemoryBudget int64
-	Logger       *slog.Logger
+	// SnapshotBudget bounds the disk, in bytes, that paused sandboxes and
+	// snapshots take together; 0 means as much as the disk has.
+	SnapshotBudget int64
+	Logger         *slog.Logger
 }
 
 // Defaults for limits that a spec leaves open.

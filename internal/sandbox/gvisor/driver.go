@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -26,24 +25,31 @@ const Isolation = "gvisor"
 
 // Driver implements sandbox.Driver.
 type Driver struct {
-	cfg  Config
-	dir  string // sandboxes/
-	boot string
+	cfg    Config
+	dir    string // sandboxes/: records, and the state of what is paused
+	runs   string // runs/: what belongs to a process
+	snaps  string // snapshots/
+	bootID string
+	engine string
 
-	lock   *os.File
-	netns  *os.File
-	groups *cgroups
-	agent  string // EROFS image of PicoD
+	lock      *os.File
+	netns     *os.File
+	groups    *cgroups
+	agent     string // EROFS image of PicoD
+	templates *templates
+	pools     *pools
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	exits  chan sandbox.Exit
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	open   bool
-	closed bool
-	boxes  map[string]*box
+	mu      sync.Mutex
+	open    bool
+	closed  bool
+	boxes   map[string]*box
+	serving map[*run]*box
+	taking  map[string]bool // names of snapshots that are being made
 }
 
 var _ sandbox.Driver = (*Driver)(nil)
@@ -57,11 +63,15 @@ func New(cfg Config) *Driver {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Driver{
-		cfg: cfg, dir: filepath.Join(cfg.DataDir, "sandboxes"),
-		ctx: ctx, cancel: cancel,
-		exits: make(chan sandbox.Exit), boxes: map[string]*box{},
+	d := &Driver{
+		cfg: cfg, dir: filepath.Join(cfg.DataDir, "sandboxes"), runs: filepath.Join(cfg.DataDir, "runs"),
+		snaps: filepath.Join(cfg.DataDir, "snapshots"),
+		ctx:   ctx, cancel: cancel,
+		exits: make(chan sandbox.Exit), boxes: map[string]*box{}, serving: map[*run]*box{}, taking: map[string]bool{},
 	}
+	d.templates = &templates{d: d, dir: filepath.Join(cfg.DataDir, "templates"), byKey: map[string]*templateSnapshot{}}
+	d.pools = newPools(d)
+	return d
 }
 
 // Open takes the data directory, adopts the sandboxes that live there and
@@ -71,11 +81,13 @@ func (d *Driver) Open(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the gVisor driver needs root: it makes namespaces and control groups")
 	}
-	if longest := len(d.socketPath("s-00000000-0000-0000-0000-000000000000")); longest >= unix.SizeofSockaddrUnix-2 {
+	if longest := len(socketPath(d.runDir(newRunID()))); longest >= unix.SizeofSockaddrUnix-2 {
 		return fmt.Errorf("data directory %q: its name is too long for a socket below it: choose a shorter one", d.cfg.DataDir)
 	}
-	if err := os.MkdirAll(d.dir, 0o711); err != nil {
-		return fmt.Errorf("make data directory: %w", err)
+	for _, dir := range []string{d.dir, d.runs, d.snaps, d.templates.dir} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
 	}
 	if err := d.takeLock(ctx); err != nil {
 		return err
@@ -83,7 +95,7 @@ func (d *Driver) Open(ctx context.Context) error {
 	// gVisor's packages log through a global of their own. What they say is
 	// for those who debug gVisor.
 	gvisorlog.SetTarget(&gvisorlog.GoogleEmitter{Writer: &gvisorlog.Writer{Next: io.Discard}})
-	d.boot = bootID()
+	d.bootID, d.engine = bootID(), engineName(d.cfg.Platform)
 	sum := sha256.Sum256([]byte(d.dir))
 	d.groups = findCgroups("agentcube-"+hex.EncodeToString(sum[:4]), d.cfg.MemoryBudget)
 	if err := d.acquire(ctx); err != nil {
@@ -97,6 +109,7 @@ func (d *Driver) Open(ctx context.Context) error {
 	if err := d.adopt(ctx); err != nil {
 		return errors.Join(err, d.Close())
 	}
+	d.wg.Go(d.pools.fill)
 	return nil
 }
 
@@ -144,7 +157,7 @@ func (d *Driver) releaseLock() {
 	d.lock = nil
 }
 
-// Close lets go of the sandboxes, which keep running.
+// Close lets go of the sandboxes, which keep running; those that wait in pools end.
 func (d *Driver) Close() error {
 	d.mu.Lock()
 	if !d.open || d.closed {
@@ -153,16 +166,19 @@ func (d *Driver) Close() error {
 		return nil
 	}
 	d.closed = true
-	boxes := make([]*box, 0, len(d.boxes))
-	for _, b := range d.boxes {
-		boxes = append(boxes, b)
+	var runs []*run
+	for r := range d.serving {
+		runs = append(runs, r)
 	}
-	empty := len(boxes) == 0
+	empty := len(d.boxes) == 0
 	d.mu.Unlock()
 
 	d.cancel()
-	for _, b := range boxes {
-		b.letGo()
+	for _, r := range d.pools.close() {
+		d.discard(r)
+	}
+	for _, r := range runs {
+		r.letGo()
 	}
 	d.wg.Wait()
 	close(d.exits)
@@ -179,7 +195,7 @@ func (d *Driver) Exits() <-chan sandbox.Exit { return d.exits }
 
 // Capabilities implements sandbox.Driver.
 func (d *Driver) Capabilities() sandbox.Capabilities {
-	c := sandbox.Capabilities{Driver: "gvisor", Isolation: Isolation, Platform: d.cfg.Platform}
+	c := sandbox.Capabilities{Driver: "gvisor", Isolation: Isolation, Platform: d.cfg.Platform, Pause: true, Fork: true}
 	for _, l := range []struct{ name, controller string }{{"cpu", "cpu"}, {"memory", "memory"}} {
 		limit := sandbox.Limit{Name: l.name, Enforced: d.groups.missing[l.controller] == "", How: d.groups.version()}
 		if !limit.Enforced {
@@ -194,13 +210,6 @@ func (d *Driver) Capabilities() sandbox.Capabilities {
 }
 
 func (d *Driver) boxDir(id string) string { return filepath.Join(d.dir, id) }
-
-func (d *Driver) stateDir(id string) string { return filepath.Join(d.boxDir(id), "r") }
-
-// socketPath is where gVisor puts the control socket.
-func (d *Driver) socketPath(id string) string {
-	return filepath.Join(d.stateDir(id), "runsc-"+containerID+".sock")
-}
 
 func (d *Driver) find(id string) (*box, error) {
 	d.mu.Lock()
@@ -250,109 +259,17 @@ func (d *Driver) Dial(ctx context.Context, id string, port uint16) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	if err := b.reachable(); err != nil {
+	r, err := b.running()
+	if err != nil {
 		return nil, err
 	}
-	return b.dial(ctx, port)
-}
-
-// Create implements sandbox.Driver.
-func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
-	spec, err := withDefaults(spec)
+	conn, err := r.link.dial(ctx, port)
 	if err != nil {
-		return sandbox.Sandbox{}, err
+		// It may have been paused meanwhile, and the line ended with it.
+		if _, now := b.running(); now != nil {
+			return nil, now
+		}
+		return nil, err
 	}
-	if spec.MinIsolation != "" && spec.MinIsolation != Isolation {
-		return sandbox.Sandbox{}, fmt.Errorf("%w: isolation %q is not available here, only %q", sandbox.ErrInvalidSpec, spec.MinIsolation, Isolation)
-	}
-	b, err := d.reserve(spec)
-	if err != nil {
-		return sandbox.Sandbox{}, err
-	}
-	defer d.wg.Done()
-	defer close(b.made)
-	making, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(b.unwanted, cancel)
-	defer stop()
-	if err := d.make(making, b, spec); err != nil {
-		// What was made must go, also when the caller has given up.
-		clean, done := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
-		defer done()
-		return sandbox.Sandbox{}, errors.Join(err, d.destroy(clean, b))
-	}
-	s, _ := b.describe()
-	return s, nil
-}
-
-// reserve takes the id. The caller must call d.wg.Done.
-func (d *Driver) reserve(spec sandbox.Spec) (*box, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.open || d.closed {
-		return nil, sandbox.ErrClosed
-	}
-	if _, ok := d.boxes[spec.ID]; ok {
-		return nil, fmt.Errorf("%w: %s", sandbox.ErrExists, spec.ID)
-	}
-	b := newBox(record{
-		Version: recordVersion, ID: spec.ID, CreatedAt: time.Now().UTC(),
-		Labels: spec.Labels, Image: spec.Image, BootID: d.boot,
-	}, d.boxDir(spec.ID))
-	d.boxes[spec.ID] = b
-	d.wg.Add(1)
-	return b, nil
-}
-
-// make does what Create promises; what it leaves when it fails, the caller removes.
-func (d *Driver) make(ctx context.Context, b *box, spec sandbox.Spec) error {
-	imagePath, imageEnv, err := d.cfg.Images.Rootfs(ctx, spec.Image)
-	if err != nil {
-		return fmt.Errorf("find image %s: %w", spec.Image, err)
-	}
-	b.rec.ImagePath = imagePath
-	bundleDir := filepath.Join(b.dir, bundlePrefix+strconv.FormatInt(spec.Resources.MemoryBytes, 10))
-	if err := os.MkdirAll(bundleDir, 0o711); err != nil {
-		return fmt.Errorf("make sandbox directory: %w", err)
-	}
-	if err := b.save(nil); err != nil {
-		return err
-	}
-	if err := d.groups.create(spec.ID, spec.Resources); err != nil {
-		return err
-	}
-	conf, err := runscConfig(d.stateDir(spec.ID), filepath.Join(b.dir, panicLog), d.cfg.Platform)
-	if err != nil {
-		return err
-	}
-	oci, err := writeBundle(bundleDir, ociSpec(bundle{
-		spec: spec, imagePath: imagePath, imageEnv: imageEnv, agentPath: d.agent,
-		rootDir: filepath.Join(bundleDir, "rootfs"),
-		netns:   fmt.Sprintf("/proc/self/fd/%d", d.netns.Fd()),
-	}), conf)
-	if err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	line, theirs, err := newTrunk()
-	if err != nil {
-		return err
-	}
-	defer theirs.Close()
-	b.lineMu.Lock()
-	b.trunk = line
-	b.lineMu.Unlock()
-	err = start(bundleDir, oci, conf, theirs,
-		func(pids []int) error { return d.groups.join(spec.ID, pids) },
-		func(s started) error { return d.watch(b, s) })
-	if err != nil {
-		return err
-	}
-	dial := func(ctx context.Context) (net.Conn, error) { return b.dial(ctx, sandbox.AgentPort) }
-	if err := waitReady(ctx, dial, b.gone); err != nil {
-		return err
-	}
-	return b.save(func(r *record) { r.Ready = true })
+	return conn, nil
 }

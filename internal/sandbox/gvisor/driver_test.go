@@ -110,10 +110,12 @@ func closeEmpty(t *testing.T, d *Driver) {
 
 func checkNothingLeft(t *testing.T, d *Driver) {
 	t.Helper()
-	if entries, err := os.ReadDir(d.dir); err != nil || len(entries) != 0 {
-		t.Errorf("left in the data directory: %v, %v", entries, err)
+	for _, dir := range []string{d.dir, d.runs, d.snaps} {
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+			t.Errorf("left in the data directory: %v, %v", entries, err)
+		}
 	}
-	if left, err := sentriesBelow(d.dir); err != nil || len(left) != 0 {
+	if left, err := sentriesBelow(d.runs); err != nil || len(left) != 0 {
 		t.Errorf("left running: %v, %v", left, err)
 	}
 	for _, root := range d.groups.roots {
@@ -128,6 +130,20 @@ func checkNothingLeft(t *testing.T, d *Driver) {
 	if strings.Contains(string(mounts), d.cfg.DataDir) {
 		t.Errorf("left mounted: something below %s", d.cfg.DataDir)
 	}
+}
+
+// placeOf is where a sandbox runs.
+func placeOf(t *testing.T, d *Driver, id string) place {
+	t.Helper()
+	b, err := d.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.running()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.place()
 }
 
 func health(t *testing.T, d *Driver, id string) {
@@ -184,19 +200,17 @@ func TestLimitsAreSet(t *testing.T) {
 	if _, err := d.Create(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
+	at := placeOf(t, d, spec.ID)
 	for _, v := range d.groups.values(spec.Resources) {
 		if v.optional {
 			continue
 		}
-		got, err := os.ReadFile(filepath.Join(d.groups.roots[v.controller], d.groups.parent, spec.ID, v.file))
+		got, err := os.ReadFile(filepath.Join(d.groups.roots[v.controller], d.groups.parent, at.Run, v.file))
 		if err != nil || strings.TrimSpace(string(got)) != v.value {
 			t.Errorf("%s = %q, %v; want %q", v.file, got, err, v.value)
 		}
 	}
-	members := d.groups.members(spec.ID)
-	d.mu.Lock()
-	pid := d.boxes[spec.ID].rec.PID
-	d.mu.Unlock()
+	members, pid := d.groups.members(at.Run), at.PID
 	for _, p := range descendants(pid) {
 		found := false
 		for _, m := range members {
@@ -216,7 +230,7 @@ func TestSentryIsConfined(t *testing.T) {
 	if _, err := d.Create(t.Context(), testSpec(t, "confined")); err != nil {
 		t.Fatal(err)
 	}
-	pid := d.boxes["confined"].rec.PID
+	pid := placeOf(t, d, "confined").PID
 	status, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "status"))
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +267,7 @@ func TestKilledSandboxIsReported(t *testing.T) {
 	if _, err := d.Create(t.Context(), testSpec(t, "killed")); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Kill(d.boxes["killed"].rec.PID, unix.SIGKILL); err != nil {
+	if err := unix.Kill(placeOf(t, d, "killed").PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	select {

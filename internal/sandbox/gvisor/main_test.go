@@ -16,10 +16,10 @@ func TestMain(m *testing.M) {
 		// It will be killed, and detaches its files itself.
 		os.Exit(m.Run())
 	}
-	os.Exit(run(m))
+	os.Exit(runTests(m))
 }
 
-func run(m *testing.M) int {
+func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "ac")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

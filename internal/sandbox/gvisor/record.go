@@ -10,41 +10,36 @@ import (
 	"time"
 )
 
-// record is what is on disk about a sandbox. It is written before the process
-// is started, with PID 0, and again when the process is known.
+// record is what is on disk about a sandbox. It is written when the sandbox
+// answers, and whenever it is paused or resumed; a sandbox without one never was.
 type record struct {
 	Version   int               `json:"version"`
 	ID        string            `json:"id"`
 	CreatedAt time.Time         `json:"createdAt"`
 	Labels    map[string]string `json:"labels,omitempty"`
-	Image     string            `json:"image"`
-	// ImagePath is the EROFS file in use.
-	ImagePath string `json:"imagePath"`
-	// PID and StartTime (clock ticks since boot, field 22 of /proc/PID/stat)
-	// name the sentry process; BootID is the boot of the machine it belongs to.
-	PID       int    `json:"pid,omitempty"`
-	StartTime uint64 `json:"startTime,omitempty"`
-	BootID    string `json:"bootId,omitempty"`
-	// Socket is gVisor's control socket.
-	Socket string `json:"socket,omitempty"`
-	// Ready: PicoD has answered once. A sandbox that is not ready when Open
-	// finds it belongs to a Create that never returned.
-	Ready bool `json:"ready"`
+	Frame     frame             `json:"frame"`
+	// Engine is what the sandbox's state can be restored by.
+	Engine string `json:"engine"`
+	// At is where it runs; nil while it is paused.
+	At *place `json:"at,omitempty"`
 }
 
-const recordVersion = 1
+const recordVersion = 2
 
-func (r record) save(dir string) error {
-	data, err := json.Marshal(r)
+func (r record) save(dir string) error { return writeJSON(filepath.Join(dir, "record.json"), r) }
+
+// writeJSON replaces a file as a whole.
+func writeJSON(path string, value any) error {
+	data, err := json.Marshal(value)
 	if err != nil {
-		return fmt.Errorf("encode record: %w", err)
+		return fmt.Errorf("encode %s: %w", filepath.Base(path), err)
 	}
-	tmp := filepath.Join(dir, ".record.json.tmp")
+	tmp := path + ".tmp"
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return fmt.Errorf("write record: %w", err)
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, "record.json")); err != nil {
-		return fmt.Errorf("write record: %w", err)
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
 	return nil
 }
@@ -61,6 +56,9 @@ func loadRecord(dir string) (record, error) {
 	}
 	if err := json.Unmarshal(data, &r); err != nil {
 		return r, fmt.Errorf("decode record: %w", err)
+	}
+	if r.Version != recordVersion {
+		return r, fmt.Errorf("decode record: version %d, want %d", r.Version, recordVersion)
 	}
 	return r, nil
 }

@@ -24,12 +24,10 @@ const (
 
 // bundle is everything that the OCI spec of a sandbox depends on.
 type bundle struct {
-	spec      sandbox.Spec
-	imagePath string   // EROFS file of the image
-	imageEnv  []string // environment the image declares
-	agentPath string   // EROFS file that holds PicoD
-	rootDir   string   // an empty directory
-	netns     string   // path of the network namespace
+	frame    frame
+	hostname string
+	rootDir  string // an empty directory
+	netns    string // path of the network namespace
 }
 
 // ociSpec builds the OCI runtime spec. It is pure: the same bundle gives the
@@ -38,11 +36,11 @@ func ociSpec(b bundle) *specs.Spec {
 	caps := agentCapabilities()
 	return &specs.Spec{
 		Version:  specs.Version,
-		Hostname: hostname(b.spec.ID),
+		Hostname: b.hostname,
 		Root:     &specs.Root{Path: b.rootDir},
 		Process: &specs.Process{
-			Args: processArgs(b.spec),
-			Env:  processEnv(b),
+			Args: processArgs(b.frame),
+			Env:  processEnv(b.frame),
 			Cwd:  "/",
 			User: specs.User{UID: 0, GID: 0},
 			Capabilities: &specs.LinuxCapabilities{
@@ -57,13 +55,13 @@ func ociSpec(b bundle) *specs.Spec {
 			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec"}},
 			{Destination: "/dev/shm", Type: "tmpfs", Source: "tmpfs",
 				Options: []string{"nosuid", "nodev", "mode=1777", "size=" + strconv.Itoa(shmBytes)}},
-			{Destination: agentDir, Type: "erofs", Source: b.agentPath, Options: []string{"ro", "nosuid", "nodev"}},
+			{Destination: agentDir, Type: "erofs", Source: b.frame.AgentPath, Options: []string{"ro", "nosuid", "nodev"}},
 		},
 		Annotations: map[string]string{
-			"dev.gvisor.spec.rootfs.source":  b.imagePath,
+			"dev.gvisor.spec.rootfs.source":  b.frame.ImagePath,
 			"dev.gvisor.spec.rootfs.type":    "erofs",
 			"dev.gvisor.spec.rootfs.overlay": "memory",
-			"dev.gvisor.spec.rootfs.options": "size=" + strconv.FormatInt(b.spec.Resources.DiskBytes, 10),
+			"dev.gvisor.spec.rootfs.options": "size=" + strconv.FormatInt(b.frame.Resources.DiskBytes, 10),
 		},
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
@@ -86,43 +84,39 @@ func agentCapabilities() []string {
 	}
 }
 
-func processArgs(s sandbox.Spec) []string {
-	if len(s.Command)+len(s.Args) > 0 {
-		return append(append([]string{}, s.Command...), s.Args...)
+func processArgs(f frame) []string {
+	if !f.agent() {
+		return append(append([]string{}, f.Command...), f.Args...)
 	}
 	args := []string{
 		agentPath,
 		"--port", strconv.Itoa(int(sandbox.AgentPort)),
-		"--trunk-fd", strconv.Itoa(trunkFD),
-		"--workspace", s.Workspace,
-		"--max-processes", strconv.FormatInt(s.Resources.Processes, 10),
+		"--host-fd", strconv.Itoa(hostFD),
+		"--workspace", f.Workspace,
+		"--max-processes", strconv.FormatInt(f.Resources.Processes, 10),
 		"--unmount", "/tmp",
 		"--cgroup-dir", "/run/picod/cgroup",
 	}
-	if !s.RunAsRoot {
+	if !f.RunAsRoot {
 		args = append(args, "--run-as", fmt.Sprintf("%d:%d", userID, groupID))
 	}
 	return args
 }
 
-// processEnv is the image's environment, then the spec's, then PicoD's own;
-// later entries win. The order is stable.
-func processEnv(b bundle) []string {
+// processEnv is the image's environment, then the template's; later entries
+// win. The order is stable.
+func processEnv(f frame) []string {
 	merged := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}
-	for _, kv := range b.imageEnv {
+	for _, kv := range f.ImageEnv {
 		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
 			merged[k] = v
 		}
 	}
-	for k, v := range b.spec.Env {
+	for k, v := range f.Env {
 		merged[k] = v
 	}
-	if b.spec.BootstrapKey != "" {
-		merged["PICOD_BOOTSTRAP_KEY"] = b.spec.BootstrapKey
-	}
-	merged["PICOD_SANDBOX_ID"] = b.spec.ID
 	env := make([]string, 0, len(merged))
 	for k, v := range merged {
 		env = append(env, k+"="+v)
@@ -146,7 +140,7 @@ func withDefaults(s sandbox.Spec) (sandbox.Spec, error) {
 	if !validID(s.ID) {
 		return s, fmt.Errorf("%w: id %q: want 1 to 63 characters of [a-z0-9-]", sandbox.ErrInvalidSpec, s.ID)
 	}
-	if s.Image == "" {
+	if s.Image == "" && s.Snapshot == "" {
 		return s, fmt.Errorf("%w: image is empty", sandbox.ErrInvalidSpec)
 	}
 	if s.Workspace == "" {

@@ -32,8 +32,12 @@ func TestOCISpecGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := json.MarshalIndent(ociSpec(bundle{
-			spec: spec, imagePath: "/images/python.erofs", imageEnv: []string{"LANG=C.UTF-8", "odd"},
-			agentPath: "/agent/picod.erofs", rootDir: "/bundle/rootfs", netns: "/netns",
+			frame: frame{
+				ImagePath: "/images/python.erofs", ImageEnv: []string{"LANG=C.UTF-8", "odd"}, AgentPath: "/agent/picod.erofs",
+				Command: spec.Command, Args: spec.Args, Env: spec.Env, Resources: spec.Resources,
+				RunAsRoot: spec.RunAsRoot, Workspace: spec.Workspace,
+			},
+			hostname: hostname(spec.ID), rootDir: "/bundle/rootfs", netns: "/netns",
 		}), "", "  ")
 		if err != nil {
 			t.Fatal(err)

@@ -139,8 +139,16 @@ type suite struct {
 func (s *suite) newID() string { return "t-" + strings.ToLower(rand.Text()) }
 
 func (s *suite) spec(id string) sandbox.Spec {
+	spec := Spec(s.c.Image, s.c.BootstrapKey)
+	spec.ID = id
+	return spec
+}
+
+// Spec is what the suite makes sandboxes of, without an ID: a driver's test can
+// prepare for it.
+func Spec(image, bootstrapKey string) sandbox.Spec {
 	return sandbox.Spec{
-		ID: id, Image: s.c.Image, Workspace: "/workspace", BootstrapKey: s.c.BootstrapKey,
+		Image: image, Workspace: "/workspace", BootstrapKey: bootstrapKey,
 		Resources: sandbox.Resources{CPUMillis: 1000, MemoryBytes: 512 << 20, DiskBytes: 256 << 20, Processes: 256},
 	}
 }

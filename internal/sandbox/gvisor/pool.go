@@ -1,0 +1,292 @@
+package gvisor
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+)
+
+// poolHostname is the host name of a sandbox that is nobody's yet.
+const poolHostname = "sandbox"
+
+// pools are restored sandboxes that wait for a Create. They have PicoD, but no
+// identity, and no record: those that are left by a process that was killed
+// are removed by the next Open.
+type pools struct {
+	d    *Driver
+	poke chan struct{} // there may be something to do
+
+	mu       sync.Mutex
+	byKey    map[string]*pool
+	starting int // creations and resumes under way
+	closed   bool
+}
+
+// pool is the sandboxes of one frame.
+type pool struct {
+	name  string
+	frame frame
+	size  int
+	ready []*run
+	// after is when to try again after a failure.
+	after time.Time
+}
+
+func newPools(d *Driver) *pools {
+	return &pools{d: d, poke: make(chan struct{}, 1), byKey: map[string]*pool{}}
+}
+
+const (
+	// fillPause is how long a pool waits after a failure.
+	fillPause = 10 * time.Second
+	// fillPatience is how long filling stands back behind creations: who uses
+	// the machine all the time must not keep the pools empty for ever.
+	fillPatience = 2 * time.Second
+	// poolShare is how much of the memory for all sandboxes may be in use, in
+	// percent, for a pool to grow.
+	poolShare = 80
+)
+
+// claim takes a sandbox out of its pool, or returns nil.
+func (p *pools) claim(key string) *run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.byKey[key]
+	if q == nil || len(q.ready) == 0 {
+		return nil
+	}
+	r := q.ready[0]
+	q.ready = q.ready[1:]
+	p.wake()
+	return r
+}
+
+// lost is told of the end of a run that no sandbox has.
+func (p *pools) lost(r *run) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, q := range p.byKey {
+		for i, waiting := range q.ready {
+			if waiting == r {
+				q.ready = append(q.ready[:i:i], q.ready[i+1:]...)
+				q.after = time.Now().Add(fillPause)
+				p.d.discard(r)
+				p.wake()
+				return
+			}
+		}
+	}
+}
+
+// startBegins and startEnds surround what users wait for.
+func (p *pools) startBegins() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.starting++
+}
+
+func (p *pools) startEnds() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.starting--
+	p.wake()
+}
+
+func (p *pools) wake() {
+	select {
+	case p.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Warm implements sandbox.Driver.
+func (d *Driver) Warm(wanted []sandbox.Pool) {
+	d.mu.Lock()
+	usable := d.open && !d.closed
+	if usable {
+		d.wg.Add(1)
+	}
+	d.mu.Unlock()
+	if !usable {
+		return
+	}
+	go func() {
+		defer d.wg.Done()
+		d.pools.want(d.resolve(wanted))
+	}()
+}
+
+// resolve finds the frames of pools; what cannot be made is logged and left out.
+func (d *Driver) resolve(wanted []sandbox.Pool) map[string]*pool {
+	out := map[string]*pool{}
+	for _, w := range wanted {
+		spec := w.Spec
+		spec.ID, spec.Snapshot = "pool", ""
+		spec, err := withDefaults(spec)
+		var f frame
+		if err == nil {
+			f, err = d.frame(d.ctx, spec)
+		}
+		switch {
+		case err != nil:
+			d.cfg.Logger.Warn("warm pool left out", "pool", w.Name, "error", err)
+		case !f.agent():
+			d.cfg.Logger.Warn("warm pool left out: a sandbox with a command of its own cannot wait", "pool", w.Name)
+		case w.Size > 0:
+			key := f.key(d.engine)
+			if same := out[key]; same != nil {
+				same.size += w.Size
+				continue
+			}
+			out[key] = &pool{name: w.Name, frame: f, size: w.Size}
+		}
+	}
+	return out
+}
+
+// want replaces the pools. Sandboxes that are not wanted any more go.
+func (p *pools) want(next map[string]*pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	for key, old := range p.byKey {
+		q := next[key]
+		keep := 0
+		if q != nil {
+			keep = min(q.size, len(old.ready))
+			q.ready = old.ready[:keep:keep]
+		}
+		for _, r := range old.ready[keep:] {
+			p.d.discard(r)
+		}
+	}
+	p.byKey = next
+	p.wake()
+}
+
+// fill keeps the pools full until the driver closes, one sandbox at a time.
+func (p *pools) fill() {
+	tick := time.NewTicker(fillPause / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.d.ctx.Done():
+			return
+		case <-p.poke:
+		case <-tick.C:
+		}
+		for p.fillOne() {
+		}
+	}
+}
+
+// fillOne adds a sandbox where one is missing, and reports whether it did.
+func (p *pools) fillOne() bool {
+	q := p.next()
+	if q == nil || !p.standBack() || !p.roomy() {
+		return false
+	}
+	r, err := p.make(q.frame)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		q.after = time.Now().Add(fillPause)
+		if p.d.ctx.Err() == nil {
+			p.d.cfg.Logger.Error("warm pool not filled", "pool", q.name, "error", err)
+		}
+		return false
+	}
+	// What is wanted may have changed meanwhile.
+	q = p.byKey[q.frame.key(p.d.engine)]
+	if p.closed || q == nil || len(q.ready) >= q.size {
+		p.d.discard(r)
+		return !p.closed
+	}
+	select {
+	case <-r.gone:
+		p.d.discard(r)
+		q.after = time.Now().Add(fillPause)
+	default:
+		q.ready = append(q.ready, r)
+	}
+	return true
+}
+
+// next is the pool that lacks the largest part of its size.
+func (p *pools) next() (best *pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for _, q := range p.byKey {
+		if len(q.ready) >= q.size || now.Before(q.after) {
+			continue
+		}
+		if best == nil || len(q.ready)*best.size < len(best.ready)*q.size {
+			best = q
+		}
+	}
+	return best
+}
+
+// standBack waits until no user waits for a start, though not for ever; false
+// when the driver closes.
+func (p *pools) standBack() bool {
+	const step = 5 * time.Millisecond
+	for waited := time.Duration(0); waited < fillPatience; waited += step {
+		p.mu.Lock()
+		busy := p.starting > 0
+		p.mu.Unlock()
+		if !busy {
+			break
+		}
+		select {
+		case <-p.d.ctx.Done():
+			return false
+		case <-time.After(step):
+		}
+	}
+	return p.d.ctx.Err() == nil
+}
+
+// roomy reports whether there is memory for sandboxes that nobody asked for.
+func (p *pools) roomy() bool {
+	budget := p.d.cfg.MemoryBudget
+	return budget == 0 || p.d.groups.memoryUsed("") < budget/100*poolShare
+}
+
+func (p *pools) make(f frame) (*run, error) {
+	ctx, cancel := context.WithTimeout(p.d.ctx, buildTimeout)
+	defer cancel()
+	s, err := p.d.templates.wait(ctx, f, nil)
+	if err != nil {
+		return nil, err
+	}
+	return p.d.restore(ctx, s, poolHostname)
+}
+
+// waiting are the sandboxes in all pools.
+func (p *pools) waiting() (all []*run) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, q := range p.byKey {
+		all = append(all, q.ready...)
+	}
+	return all
+}
+
+// close lets the pools go and returns the sandboxes that were in them.
+func (p *pools) close() []*run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	var all []*run
+	for _, q := range p.byKey {
+		all = append(all, q.ready...)
+		q.ready = nil
+	}
+	return all
+}

@@ -1,0 +1,261 @@
+package gvisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/volcano-sh/agentcube/internal/hostlink"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+)
+
+// Pause implements sandbox.Driver. The sandbox goes on for the moment between
+// the saving of its state and its end, so that a failure, and the end of this
+// process, leave it running; nobody can reach it then.
+func (d *Driver) Pause(ctx context.Context, id string) error {
+	b, err := d.find(id)
+	if err != nil {
+		return err
+	}
+	done, err := b.takeTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	r, err := b.running()
+	if errors.Is(err, sandbox.ErrPaused) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	b.setLeaving(true)
+	defer b.setLeaving(false)
+	if _, err := d.capture(ctx, r, b.pausedDir()); err != nil {
+		return fmt.Errorf("pause sandbox %s: %w", id, err)
+	}
+	if err := b.save(func(rec *record) { rec.At = nil }); err != nil {
+		return fmt.Errorf("pause sandbox %s: %w", id, diskError("write record", err))
+	}
+	d.leave(b)
+	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+	defer stop()
+	if err := d.remove(clean, r); err != nil {
+		// It is paused all the same; the next Open removes what is left.
+		d.cfg.Logger.Error("paused sandbox's process not removed", "sandbox", id, "error", err)
+	}
+	return nil
+}
+
+func (b *box) setLeaving(leaving bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leaving = leaving
+}
+
+// capture makes a snapshot of a run, which goes on.
+func (d *Driver) capture(ctx context.Context, r *run, dir string) (*snapshot, error) {
+	if r.frame.agent() {
+		if err := r.link.ask(ctx, hostlink.Request{Op: hostlink.OpPrepare}); err != nil {
+			return nil, err
+		}
+	}
+	s, err := d.writeSnapshot(r, dir)
+	if r.frame.agent() {
+		// A sandbox that has ended meanwhile has nothing to go on with.
+		if goOn := r.link.ask(ctx, hostlink.Request{Op: hostlink.OpContinue}); goOn != nil && err == nil {
+			d.cfg.Logger.Warn("sandbox not told that its snapshot was taken", "run", r.id, "error", goOn)
+		}
+	}
+	return s, err
+}
+
+// Resume implements sandbox.Driver.
+func (d *Driver) Resume(ctx context.Context, id string) error {
+	b, err := d.find(id)
+	if err != nil {
+		return err
+	}
+	done, err := b.takeTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := b.running(); !errors.Is(err, sandbox.ErrPaused) {
+		return err
+	}
+	d.pools.startBegins()
+	defer d.pools.startEnds()
+	s, err := d.loadSnapshot(b.pausedDir())
+	if err == nil {
+		err = d.wake(ctx, b, s)
+	}
+	if errors.Is(err, errDamaged) || errors.Is(err, errForeign) {
+		d.wg.Go(func() { d.ended(b, sandbox.ExitLost, "its paused state cannot be used: "+err.Error()) })
+		return fmt.Errorf("resume sandbox %s: %w: %w", id, sandbox.ErrNotRunning, err)
+	}
+	if err != nil {
+		return fmt.Errorf("resume sandbox %s: %w", id, err)
+	}
+	if err := os.RemoveAll(b.pausedDir()); err != nil {
+		d.cfg.Logger.Error("state of a resumed sandbox not removed", "sandbox", id, "error", err)
+	}
+	return nil
+}
+
+// wake restores a paused sandbox from its state, which is checked while the
+// process for it starts.
+func (d *Driver) wake(ctx context.Context, b *box, s *snapshot) error {
+	checked := make(chan error, 1)
+	go func() { checked <- s.check() }()
+	r, err := d.start(ctx, s.meta.Frame, hostname(b.id()), func(r *run) error {
+		if err := <-checked; err != nil {
+			return err
+		}
+		return r.restore(s.dir)
+	}, nil)
+	if err != nil {
+		return err
+	}
+	at := r.place()
+	if err = b.save(func(rec *record) { rec.At = &at }); err == nil {
+		err = d.serve(b, r)
+	}
+	if err != nil {
+		d.discard(r)
+		return errors.Join(err, b.save(func(rec *record) { rec.At = nil }))
+	}
+	return nil
+}
+
+func (d *Driver) snapshotDir(name string) string { return filepath.Join(d.snaps, name) }
+
+// Checkpoint implements sandbox.Driver.
+func (d *Driver) Checkpoint(ctx context.Context, id, name string) (sandbox.Snapshot, error) {
+	if !validID(name) {
+		return sandbox.Snapshot{}, fmt.Errorf("%w: snapshot %q: want 1 to 63 characters of [a-z0-9-]", sandbox.ErrInvalidSpec, name)
+	}
+	b, err := d.find(id)
+	if err != nil {
+		return sandbox.Snapshot{}, err
+	}
+	done, err := b.takeTurn(ctx)
+	if err != nil {
+		return sandbox.Snapshot{}, err
+	}
+	defer done()
+	free, err := d.reserveSnapshot(name)
+	if err != nil {
+		return sandbox.Snapshot{}, err
+	}
+	defer free()
+	var s *snapshot
+	r, err := b.running()
+	switch {
+	case errors.Is(err, sandbox.ErrPaused):
+		if s, err = d.loadSnapshot(b.pausedDir()); err == nil {
+			s, err = s.link(d.snapshotDir(name))
+		}
+	case err == nil:
+		s, err = d.capture(ctx, r, d.snapshotDir(name))
+	}
+	if err != nil {
+		return sandbox.Snapshot{}, fmt.Errorf("checkpoint sandbox %s: %w", id, err)
+	}
+	return s.describe(), nil
+}
+
+// reserveSnapshot takes a name until free is called.
+func (d *Driver) reserveSnapshot(name string) (free func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, err = os.Stat(d.snapshotDir(name))
+	if d.taking[name] || err == nil {
+		return nil, fmt.Errorf("%w: snapshot %s", sandbox.ErrExists, name)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("look for snapshot: %w", err)
+	}
+	d.taking[name] = true
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.taking, name)
+	}, nil
+}
+
+func (s *snapshot) describe() sandbox.Snapshot {
+	return sandbox.Snapshot{
+		Name: filepath.Base(s.dir), CreatedAt: s.meta.CreatedAt,
+		SizeBytes: s.size(), Resources: s.meta.Frame.Resources,
+	}
+}
+
+// openSnapshot finds a snapshot that is about to be restored, and looks
+// whether it is whole.
+func (d *Driver) openSnapshot(name string) (*snapshot, error) {
+	if !validID(name) {
+		return nil, fmt.Errorf("%w: %q", sandbox.ErrNoSnapshot, name)
+	}
+	s, err := d.loadSnapshot(d.snapshotDir(name))
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errForeign) {
+		return nil, fmt.Errorf("%w: %s", sandbox.ErrNoSnapshot, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot %s: %w", name, err)
+	}
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("open snapshot %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// Snapshots implements sandbox.Driver.
+func (d *Driver) Snapshots(context.Context) ([]sandbox.Snapshot, error) {
+	entries, err := os.ReadDir(d.snaps)
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	out := []sandbox.Snapshot{}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), partial) {
+			continue
+		}
+		s, err := d.loadSnapshot(d.snapshotDir(e.Name()))
+		switch {
+		case err == nil:
+			out = append(out, s.describe())
+		case errors.Is(err, errDamaged) || errors.Is(err, errForeign):
+			// It is there, and can be removed; what it holds is not known.
+			out = append(out, sandbox.Snapshot{Name: e.Name()})
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
+	}
+	return slices.Clip(out), nil
+}
+
+// DeleteSnapshot implements sandbox.Driver.
+func (d *Driver) DeleteSnapshot(_ context.Context, name string) error {
+	if !validID(name) {
+		return nil
+	}
+	// Its name is free at once, and half a snapshot is never found.
+	gone := filepath.Join(d.snaps, partial+"gone-"+newRunID())
+	err := os.Rename(d.snapshotDir(name), gone)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.RemoveAll(gone)
+	}
+	if err != nil {
+		return fmt.Errorf("delete snapshot %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package gvisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/state/statefile"
+	runsc "gvisor.dev/gvisor/runsc/sandbox"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+)
+
+// snapshot is the state of a sandbox in a directory: gVisor's files, which are
+// never changed, and a description. The directory appears as a whole, by a
+// rename, when it is complete.
+type snapshot struct {
+	dir  string
+	meta snapshotMeta
+}
+
+// snapshotMeta is snapshot.json.
+type snapshotMeta struct {
+	Version   int       `json:"version"`
+	Engine    string    `json:"engine"`
+	Frame     frame     `json:"frame"`
+	CreatedAt time.Time `json:"createdAt"`
+	// Files are gVisor's, by name.
+	Files map[string]fileMeta `json:"files"`
+}
+
+type fileMeta struct {
+	Size int64 `json:"size"`
+	// CRC32C finds damage; whoever could change the file on purpose could
+	// change the description too.
+	CRC32C uint32 `json:"crc32c"`
+}
+
+const (
+	snapshotVersion = 1
+	metaFile        = "snapshot.json"
+	// partial begins the names of directories that are being written.
+	partial = ".partial-"
+)
+
+// errDamaged is about a snapshot that is not what was written.
+var errDamaged = errors.New("snapshot is damaged")
+
+// errForeign is about a snapshot that this program, or this machine, cannot restore.
+var errForeign = errors.New("snapshot was made by another version or on another machine")
+
+// writeSnapshot makes the snapshot dir of what a run is at this moment; the run
+// goes on. There is a moment at the end when it goes on and the snapshot is
+// not complete yet.
+func (d *Driver) writeSnapshot(r *run, dir string) (_ *snapshot, err error) {
+	tmp := filepath.Join(filepath.Dir(dir), partial+filepath.Base(dir))
+	if err := os.RemoveAll(tmp); err != nil {
+		return nil, fmt.Errorf("make snapshot: %w", err)
+	}
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		return nil, diskError("make snapshot", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(tmp))
+		}
+	}()
+	if err := d.roomFor(r); err != nil {
+		return nil, err
+	}
+	cont, conf, err := r.container(d.cfg.Platform)
+	if err != nil {
+		return nil, err
+	}
+	err = cont.Checkpoint(conf, tmp, runsc.CheckpointOpts{
+		Compression: statefile.CompressionLevelNone, Resume: true, ExcludeCommittedZeroPages: true,
+	})
+	if err != nil {
+		return nil, diskError("save gVisor sandbox", err)
+	}
+	return finishSnapshot(tmp, dir, snapshotMeta{
+		Version: snapshotVersion, Engine: d.engine, Frame: r.frame, CreatedAt: time.Now().UTC(),
+	})
+}
+
+// finishSnapshot describes the files in tmp and gives them their name.
+func finishSnapshot(tmp, dir string, meta snapshotMeta) (*snapshot, error) {
+	entries, err := os.ReadDir(tmp)
+	if err != nil {
+		return nil, fmt.Errorf("describe snapshot: %w", err)
+	}
+	meta.Files = map[string]fileMeta{}
+	for _, e := range entries {
+		if meta.Files[e.Name()], err = measure(filepath.Join(tmp, e.Name())); err != nil {
+			return nil, fmt.Errorf("describe snapshot: %w", err)
+		}
+	}
+	if err := writeJSON(filepath.Join(tmp, metaFile), meta); err != nil {
+		return nil, diskError("describe snapshot", err)
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return nil, fmt.Errorf("name snapshot: %w", err)
+	}
+	return &snapshot{dir: dir, meta: meta}, nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func measure(path string) (fileMeta, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return fileMeta{}, err
+	}
+	defer f.Close()
+	sum := crc32.New(castagnoli)
+	n, err := io.CopyBuffer(onlyWriter{sum}, f, make([]byte, 1<<20))
+	return fileMeta{Size: n, CRC32C: sum.Sum32()}, err
+}
+
+// onlyWriter keeps io.CopyBuffer from doing without the buffer.
+type onlyWriter struct{ io.Writer }
+
+// loadSnapshot reads the description of a snapshot; the files themselves are
+// looked at by check.
+func (d *Driver) loadSnapshot(dir string) (*snapshot, error) {
+	data, err := os.ReadFile(filepath.Join(dir, metaFile))
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	s := &snapshot{dir: dir}
+	if err := json.Unmarshal(data, &s.meta); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if s.meta.Version != snapshotVersion || s.meta.Engine != d.engine {
+		return nil, errForeign
+	}
+	for _, path := range []string{s.meta.Frame.ImagePath, s.meta.Frame.AgentPath} {
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("%w: %w", errForeign, err)
+		}
+	}
+	return s, nil
+}
+
+// check reads the files of a snapshot and compares them with what was written.
+func (s *snapshot) check() error {
+	for name, want := range s.meta.Files {
+		got, err := measure(filepath.Join(s.dir, name))
+		if err != nil {
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		if got != want {
+			return fmt.Errorf("%w: %s has %d bytes and sum %08x, not %d and %08x", errDamaged, name, got.Size, got.CRC32C, want.Size, want.CRC32C)
+		}
+	}
+	return nil
+}
+
+// size is what the snapshot takes on disk, in bytes.
+func (s *snapshot) size() (n int64) {
+	for _, f := range s.meta.Files {
+		n += f.Size
+	}
+	return n
+}
+
+// link makes another snapshot of the same files, which are not copied.
+func (s *snapshot) link(dir string) (*snapshot, error) {
+	tmp := filepath.Join(filepath.Dir(dir), partial+filepath.Base(dir))
+	err := os.RemoveAll(tmp)
+	if err == nil {
+		err = os.MkdirAll(tmp, 0o700)
+	}
+	for name := range s.meta.Files {
+		if err == nil {
+			err = os.Link(filepath.Join(s.dir, name), filepath.Join(tmp, name))
+		}
+	}
+	if err == nil {
+		err = writeJSON(filepath.Join(tmp, metaFile), s.meta)
+	}
+	if err == nil {
+		err = os.Rename(tmp, dir)
+	}
+	if err != nil {
+		return nil, diskError("copy snapshot", errors.Join(err, os.RemoveAll(tmp)))
+	}
+	return &snapshot{dir: dir, meta: s.meta}, nil
+}
+
+// diskError finds out whether the disk, or its quota, was full. gVisor's
+// errors come from another process, as text.
+func diskError(what string, err error) error {
+	for _, full := range []error{unix.ENOSPC, unix.EDQUOT} {
+		if errors.Is(err, full) || strings.Contains(err.Error(), full.Error()) {
+			return fmt.Errorf("%s: %w: %w", what, sandbox.ErrDiskFull, err)
+		}
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// diskReserve is left free on the disk, in bytes: the session store and
+// everybody else must be able to go on.
+const diskReserve = 256 << 20
+
+// roomFor refuses a snapshot of a run that would not fit.
+func (d *Driver) roomFor(r *run) error {
+	need := d.groups.memoryUsed(r.id)
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.cfg.DataDir, &st); err != nil {
+		return fmt.Errorf("look at the disk: %w", err)
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < need+diskReserve {
+		return fmt.Errorf("%w: %d MiB are free, %d are wanted and %d are kept free", sandbox.ErrDiskFull, free>>20, need>>20, int64(diskReserve)>>20)
+	}
+	if d.cfg.SnapshotBudget == 0 {
+		return nil
+	}
+	used, err := d.snapshotBytes()
+	if err != nil {
+		return err
+	}
+	if used+need > d.cfg.SnapshotBudget {
+		return fmt.Errorf("%w: %d MiB of %d are used by paused sandboxes and snapshots, %d more are wanted",
+			sandbox.ErrDiskFull, used>>20, d.cfg.SnapshotBudget>>20, need>>20)
+	}
+	return nil
+}
+
+// snapshotBytes is what paused sandboxes and snapshots take on disk. Files
+// that several share count once.
+func (d *Driver) snapshotBytes() (total int64, err error) {
+	seen := map[uint64]bool{}
+	for _, root := range []string{d.dir, d.snaps, d.templates.dir} {
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return ignoreGone(err)
+			}
+			info, err := e.Info()
+			if err != nil {
+				return ignoreGone(err)
+			}
+			if st, ok := info.Sys().(*syscall.Stat_t); ok && !seen[st.Ino] {
+				seen[st.Ino] = true
+				total += st.Blocks * 512
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, fmt.Errorf("add up snapshots: %w", err)
+		}
+	}
+	return total, nil
+}
+
+// ignoreGone is for walks through directories that others change.
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
