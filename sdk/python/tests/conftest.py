@@ -64,3 +64,11 @@ def make_client(peer: Peer) -> Iterator[MakeClient]:
 @pytest.fixture
 def client(make_client: MakeClient) -> agentcube.CodeInterpreterClient:
     return make_client()
+
+
+@pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits between attempts, which are not waited for."""
+    slept: list[float] = []
+    monkeypatch.setattr("agentcube._session.time.sleep", slept.append)
+    return slept

@@ -9,7 +9,7 @@ Example::
 """
 
 from ._client import CodeInterpreterClient
-from ._results import CommandResult, FileInfo
+from ._results import Checkpoint, CommandResult, FileInfo
 from ._version import __version__
 from .exceptions import (
     AgentCubeError,
@@ -18,6 +18,8 @@ from .exceptions import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    CheckpointExistsError,
+    CheckpointNotFoundError,
     ClientClosedError,
     CommandExecutionError,
     CommandTimeoutError,
@@ -28,10 +30,12 @@ from .exceptions import (
     InternalServerError,
     InvalidResponseError,
     NotFoundError,
+    NotSupportedError,
     PayloadTooLargeError,
     PermissionDeniedError,
     RateLimitError,
     SessionEndedError,
+    SessionPausedError,
     UnsupportedLanguageError,
 )
 
@@ -42,6 +46,9 @@ __all__ = [
     "AgentCubeError",
     "AuthenticationError",
     "BadRequestError",
+    "Checkpoint",
+    "CheckpointExistsError",
+    "CheckpointNotFoundError",
     "ClientClosedError",
     "CodeInterpreterClient",
     "CommandExecutionError",
@@ -55,10 +62,12 @@ __all__ = [
     "InternalServerError",
     "InvalidResponseError",
     "NotFoundError",
+    "NotSupportedError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "RateLimitError",
     "SessionEndedError",
+    "SessionPausedError",
     "UnsupportedLanguageError",
     "__version__",
 ]

@@ -156,6 +156,22 @@ def request_claims(body_sha256: str | None, now: float | None = None) -> dict[st
     return claims
 
 
+def agreement_claims(
+    session_id: str, method: str, path: str, body_sha256: str | None
+) -> dict[str, str | int]:
+    """What the holder of a session's key signs to agree to a copy of it; used once."""
+    issued = int(time.time())
+    return {
+        "sid": session_id,
+        "htm": method,
+        "htu": path,
+        "body_sha256": body_sha256 or "",
+        "jti": os.urandom(16).hex(),
+        "iat": issued,
+        "exp": issued + _SIGNATURE_LIFE,
+    }
+
+
 def _new_private_key() -> RSAPrivateKey:
     from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
 

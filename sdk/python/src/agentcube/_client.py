@@ -1,4 +1,4 @@
-"""The client: one object, one session."""
+"""The client: commands, code and files in a session."""
 
 from __future__ import annotations
 
@@ -6,39 +6,30 @@ import io
 import logging
 import os
 import re
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from . import _code, _files, _requests, _responses
-from ._http import Response, TransportError
+from ._auth import SessionKey
+from ._owner import SessionOwner
 from ._requests import Multipart, Progress
 from ._results import CommandResult, FileInfo
 from ._session import Session
-from ._settings import Timeouts, resolve
-from .exceptions import (
-    AgentCubeError,
-    CommandExecutionError,
-    CommandTimeoutError,
-    ConfigurationError,
-    FileTransferError,
+from ._settings import (
+    DEFAULT_NAME,
+    DEFAULT_NAMESPACE,
+    Timeouts,
+    resolve,
 )
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
+from .exceptions import AgentCubeError, ConfigurationError
 
 logger = logging.getLogger("agentcube")
 
-_CHUNK = 256 * 1024
 _CLEAN_UP_TIMEOUT = 10.0
-# How PicoD says that it found no shell; a shell's own "not found" reads differently.
-_NO_SHELL = re.compile(r'exec: "sh":|fork/exec \S*/sh:')
 
 
-class CodeInterpreterClient:
+class CodeInterpreterClient(SessionOwner):
     """A computer of its own for code you do not want to run on yours.
 
     The session begins at its first use: on entering a ``with`` block, or with the first
@@ -64,8 +55,12 @@ class CodeInterpreterClient:
             taken for one that was made without a key.
         private_key: The PEM text of the RSA key (2048 bits or more) to use for the session.
             Default: a new one.
+        checkpoint: Begin from the memory and files that :meth:`checkpoint` kept under this
+            name, instead of a template; ``name`` and ``namespace`` are then those of the
+            checkpoint's template.
         connect_timeout: Seconds to wait for a connection.
-        create_timeout: Seconds to wait for a session to be created.
+        create_timeout: Seconds to wait for a session to be created, paused, resumed, forked
+            or kept.
         control_timeout: Seconds to wait for deletions, listings and small writes.
         transfer_timeout: Seconds that an upload or download may make no progress.
         max_retries: How often to try again where that cannot do anything twice: a refused
@@ -78,8 +73,8 @@ class CodeInterpreterClient:
 
     def __init__(
         self,
-        name: str = "simple-codeinterpreter",
-        namespace: str = "default",
+        name: str = DEFAULT_NAME,
+        namespace: str = DEFAULT_NAMESPACE,
         ttl: int = 3600,
         workload_manager_url: str | None = None,
         router_url: str | None = None,
@@ -88,6 +83,7 @@ class CodeInterpreterClient:
         *,
         session_id: str | None = None,
         private_key: str | bytes | None = None,
+        checkpoint: str | None = None,
         connect_timeout: float = 5.0,
         create_timeout: float = 120.0,
         control_timeout: float = 30.0,
@@ -98,6 +94,8 @@ class CodeInterpreterClient:
             raise TypeError(f"session_id is a string, not {type(session_id).__name__}")
         if session_id is not None and not re.fullmatch(r"[\x21-\x7e]+", session_id):
             raise ConfigurationError("session_id is empty, or holds blanks or odd characters")
+        if session_id is not None and checkpoint is not None:
+            raise ConfigurationError("session_id and checkpoint exclude each other")
         timeouts = Timeouts(connect_timeout, create_timeout, control_timeout, transfer_timeout)
         settings = resolve(
             name,
@@ -108,88 +106,14 @@ class CodeInterpreterClient:
             auth_token,
             timeouts,
             max_retries,
+            checkpoint,
         )
         if verbose:
             _log_verbosely()
-        self._session = Session(settings, session_id, private_key)
-        self._finalizer = weakref.finalize(self, self._session.abandon)
-
-    def __repr__(self) -> str:
-        settings = self._session.settings
-        state = "stopped" if self._session.is_closed else self._session.known_id or "not started"
-        return f"<{type(self).__name__} {settings.namespace}/{settings.name}: {state}>"
-
-    def __enter__(self) -> Self:
-        """Begin the session.
-
-        Raises:
-            AgentCubeError: It could not be created.
-        """
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the session, also when the block raised.
-
-        A failed deletion is raised; if the block raised, that goes first and the failure is
-        logged and noted on it.
-        """
-        if self._session.is_forked:
-            self.detach()  # the session belongs to the parent process, which still uses it
-            return
-        try:
-            self.stop()
-        except AgentCubeError as error:
-            if exc is None:
-                raise
-            logger.warning("session was not deleted id=%s: %s", self._session.known_id, error)
-            if hasattr(exc, "add_note"):
-                exc.add_note(f"AgentCube session {self._session.known_id} was not deleted: {error}")
-
-    @property
-    def session_id(self) -> str:
-        """The id of the session; asking for it begins the session if need be.
-
-        It stays known after :meth:`stop`.
-
-        Raises:
-            AgentCubeError: The session could not be created.
-        """
-        return self._session.known_id or self._session.ensure()
-
-    def start(self) -> None:
-        """Begin the session now. Does nothing if it has begun.
-
-        Raises:
-            APIConnectionError: AgentCube cannot be reached.
-            APIStatusError: It refused: no such template, bad token, no room, ...
-            ClientClosedError: The client was stopped before.
-        """
-        self._session.ensure()
-
-    def stop(self) -> None:
-        """End the session and free all it holds. Calling it again does nothing.
-
-        A session that is gone already counts as ended. After a failure it can be called again.
-
-        Raises:
-            AgentCubeError: The session could not be deleted; it ends at its time-out.
-        """
-        self._finalizer.detach()
-        self._session.end()
-
-    def detach(self) -> None:
-        """Let go of the session without ending it: it lives until its time-out.
-
-        The client cannot be used afterwards.
-        """
-        self._finalizer.detach()
-        self._session.let_go()
+        attached = session_id is not None
+        # A session that was made without a key has none now: the Router signs for it.
+        key = None if attached and private_key is None else SessionKey(private_key)
+        self._own(Session(settings, session_id, key, attached=attached))
 
     def execute_command(
         self,
@@ -217,7 +141,7 @@ class CodeInterpreterClient:
             AgentCubeError: Any other failure.
         """
         result, request_argv = self._execute(command, timeout, working_dir, env)
-        return _successful(result, command, request_argv)
+        return _responses.output(result, command, request_argv)
 
     def execute_command_result(
         self,
@@ -261,7 +185,7 @@ class CodeInterpreterClient:
         command = [lang.interpreter, script]
         result, _ = self._execute(command, timeout, None, None)
         self._remove(script)
-        return _successful(result, command, command)
+        return _responses.output(result, command, command)
 
     def write_file(self, content: str | bytes, remote_path: str) -> None:
         """Write a file in the sandbox; text as UTF-8. Missing folders are made.
@@ -338,7 +262,7 @@ class CodeInterpreterClient:
             session_id = self._session.ensure()
             request = _requests.download_file(self._session.settings, session_id, path)
             with self._session.open(request) as response:
-                _receive(response, target, request.timeout_option, progress)
+                _files.receive(response, target, request.timeout_option, progress)
 
     def list_files(self, path: str = ".") -> list[FileInfo]:
         """List a directory of the sandbox, sorted by name.
@@ -384,51 +308,6 @@ class CodeInterpreterClient:
             self._execute(["rm", "-f", "--", script], _CLEAN_UP_TIMEOUT, None, None)
         except AgentCubeError as error:
             logger.debug("script was not removed: %s", error)
-
-
-def _receive(
-    response: Response, target: BinaryIO, timeout_option: str, progress: Progress | None
-) -> None:
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity" or not response.is_delimited:
-        raise FileTransferError("the server's answer does not show where the file ends")
-    total = -1 if response.content_length is None else response.content_length
-    done = 0
-    buffer = memoryview(bytearray(_CHUNK))
-    if progress is not None:
-        progress(0, total)
-    try:
-        while count := response.readinto(buffer):
-            target.write(buffer[:count])
-            done += count
-            if progress is not None:
-                progress(done, total)
-    except TransportError as error:
-        reason = str(error)
-        if error.kind == "timeout":
-            reason = f"no progress in time; raise the option {timeout_option}="
-        raise FileTransferError(f"download broke off after {done} bytes: {reason}") from error
-    if total not in (-1, done):
-        raise FileTransferError(f"download broke off after {done} of {total} bytes")
-
-
-def _successful(result: CommandResult, command: str | Sequence[str], argv: Sequence[str]) -> str:
-    if result.exit_code == 0:
-        return result.stdout
-    if result.timed_out:
-        raise CommandTimeoutError(
-            result.exit_code,
-            result.stderr,
-            command,
-            stdout=result.stdout,
-            hint="Raise the option timeout= to give it longer.",
-        )
-    hint = ""
-    if isinstance(command, str) and _NO_SHELL.search(result.stderr):
-        hint = "The image has no shell `sh`, which string commands need: pass a list instead."
-    raise CommandExecutionError(
-        result.exit_code, result.stderr, command, stdout=result.stdout, hint=hint
-    )
 
 
 def _log_verbosely() -> None:

@@ -9,6 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ._http import Response, TransportError
+from ._requests import Progress
+from .exceptions import FileTransferError
+
+_CHUNK = 256 * 1024
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
@@ -60,3 +65,35 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def receive(
+    response: Response, target: BinaryIO, timeout_option: str, progress: Progress | None
+) -> None:
+    """Write the body of the answer to a download into a file.
+
+    Raises:
+        FileTransferError: It is not complete.
+        Exception: Whatever ``progress`` raises.
+    """
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity" or not response.is_delimited:
+        raise FileTransferError("the server's answer does not show where the file ends")
+    total = -1 if response.content_length is None else response.content_length
+    done = 0
+    buffer = memoryview(bytearray(_CHUNK))
+    if progress is not None:
+        progress(0, total)
+    try:
+        while count := response.readinto(buffer):
+            target.write(buffer[:count])
+            done += count
+            if progress is not None:
+                progress(done, total)
+    except TransportError as error:
+        reason = str(error)
+        if error.kind == "timeout":
+            reason = f"no progress in time; raise the option {timeout_option}="
+        raise FileTransferError(f"download broke off after {done} bytes: {reason}") from error
+    if total not in (-1, done):
+        raise FileTransferError(f"download broke off after {done} of {total} bytes")

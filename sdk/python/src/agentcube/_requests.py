@@ -13,14 +13,14 @@ from typing import BinaryIO, Literal
 from urllib.parse import quote
 
 from ._code import check_text, duration
-from ._settings import Endpoint, Settings
+from ._settings import DEFAULT_NAME, DEFAULT_NAMESPACE, Endpoint, Settings
 from .exceptions import FileTransferError
 
 Progress = Callable[[int, int], object]
 
-# The server promises an answer within two seconds of the command's time-out. The network
-# has its share too, and an answer a little late is worth more than a precise error.
-_EXECUTE_GRACE = 5.0
+# The server promises an answer within two seconds of the command's time-out. But a paused
+# session is woken first, and may have to wait for room; the network has its share too.
+_EXECUTE_GRACE = 30.0
 _CHUNK = 256 * 1024
 _FILE_MODE = "0644"
 # Content above this is streamed as multipart: base64 makes it a third longer, and older
@@ -35,6 +35,8 @@ class Request:
     Attributes:
         target: Path and query, percent-encoded, with the prefix of the base URL.
         body_sha256: Hash of a JSON body, which the signature binds; None for other bodies.
+        agreed_path: Where the holder of the session's key has to agree to a request of the
+            control plane: its path without the prefix of the base URL, which is signed.
         read_timeout: Seconds to wait for the answer, or for progress while streaming.
         timeout_option: The option of the client that ``read_timeout`` comes from.
     """
@@ -48,6 +50,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Multipart | None = field(default=None, repr=False)
     body_sha256: str | None = None
+    agreed_path: str | None = None
 
 
 class Multipart:
@@ -95,38 +98,60 @@ class Multipart:
 
 
 def create_session(settings: Settings, public_key: str | None, idempotency_key: str) -> Request:
-    """Make a session from the template that the settings name."""
+    """Make a session from the template, or the checkpoint, that the settings name."""
     fields: dict[str, object] = {
         "name": settings.name,
         "namespace": settings.namespace,
         "ttl": settings.ttl,
         "metadata": {},
     }
+    if settings.checkpoint is not None:
+        fields["checkpoint"] = settings.checkpoint
+        if (settings.name, settings.namespace) == (DEFAULT_NAME, DEFAULT_NAMESPACE):
+            del fields["name"], fields["namespace"]  # nobody asked for them: its own
     if public_key is not None:
         fields["publicKey"] = public_key
-    return Request(
-        method="POST",
-        plane="control",
-        endpoint=settings.workload_manager,
-        target=f"{settings.workload_manager.prefix}/v1/code-interpreter",
-        read_timeout=settings.timeouts.create,
-        timeout_option="create_timeout",
-        headers={"Content-Type": "application/json", "Idempotency-Key": idempotency_key},
-        body=_json(fields),
-    )
+    headers = {"Idempotency-Key": idempotency_key}
+    return _slow(settings, "/v1/code-interpreter", fields, headers=headers)
 
 
 def delete_session(settings: Settings, session_id: str) -> Request:
     """End a session."""
-    escaped = quote(session_id, safe="")
-    return Request(
-        method="DELETE",
-        plane="control",
-        endpoint=settings.workload_manager,
-        target=f"{settings.workload_manager.prefix}/v1/code-interpreter/sessions/{escaped}",
-        read_timeout=settings.timeouts.control,
-        timeout_option="control_timeout",
+    return _control(
+        settings, "DELETE", f"/v1/code-interpreter/sessions/{quote(session_id, safe='')}"
     )
+
+
+def change_session(settings: Settings, session_id: str, verb: str) -> Request:
+    """Pause or resume a session."""
+    return _slow(settings, f"/v1/sessions/{quote(session_id, safe='')}/{verb}", None)
+
+
+def fork_session(
+    settings: Settings, session_id: str, count: int, ttl: int, public_keys: Sequence[str]
+) -> Request:
+    """Make sessions that begin where this one is; without keys where it has none."""
+    fields: dict[str, object] = {"count": count, "ttl": ttl}
+    if public_keys:
+        fields["publicKeys"] = list(public_keys)
+    path = f"/v1/sessions/{quote(session_id, safe='')}/fork"
+    return _slow(settings, path, fields, agreed=True)
+
+
+def checkpoint_session(settings: Settings, session_id: str, name: str) -> Request:
+    """Keep the state of a session under a name."""
+    path = f"/v1/sessions/{quote(session_id, safe='')}/checkpoints"
+    return _slow(settings, path, {"name": name}, agreed=True)
+
+
+def list_checkpoints(settings: Settings) -> Request:
+    """List the caller's checkpoints."""
+    return _control(settings, "GET", "/v1/checkpoints")
+
+
+def delete_checkpoint(settings: Settings, name: str) -> Request:
+    """Remove a checkpoint."""
+    return _control(settings, "DELETE", f"/v1/checkpoints/{quote(name, safe='')}")
 
 
 def execute(
@@ -214,6 +239,42 @@ def remote_path(path: str, what: str = "remote_path") -> str:
     if posixpath.normpath(path).split("/", 1)[0] == "..":
         raise ValueError(f"{what} {path!r} leaves the workspace")
     return path
+
+
+def _control(settings: Settings, method: str, path: str) -> Request:
+    return Request(
+        method=method,
+        plane="control",
+        endpoint=settings.workload_manager,
+        target=settings.workload_manager.prefix + path,
+        read_timeout=settings.timeouts.control,
+        timeout_option="control_timeout",
+    )
+
+
+def _slow(
+    settings: Settings,
+    path: str,
+    fields: Mapping[str, object] | None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    agreed: bool = False,
+) -> Request:
+    """A request that makes, moves or copies a whole machine."""
+    body = None if fields is None else _json(fields)
+    kind = {} if body is None else {"Content-Type": "application/json"}
+    return Request(
+        method="POST",
+        plane="control",
+        endpoint=settings.workload_manager,
+        target=settings.workload_manager.prefix + path,
+        read_timeout=settings.timeouts.create,
+        timeout_option="create_timeout",
+        headers={**kind, **(headers or {})},
+        body=body,
+        body_sha256=None if body is None else hashlib.sha256(body).hexdigest(),
+        agreed_path=path if agreed else None,
+    )
 
 
 def _data(

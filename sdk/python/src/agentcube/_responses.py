@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ._requests import Request
-from ._results import CommandResult, FileInfo
+from ._results import Checkpoint, CommandResult, FileInfo
 from .exceptions import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    CheckpointExistsError,
+    CheckpointNotFoundError,
+    CommandExecutionError,
+    CommandTimeoutError,
     ConflictError,
     DiskFullError,
     InternalServerError,
     InvalidResponseError,
     NotFoundError,
+    NotSupportedError,
     PayloadTooLargeError,
     PermissionDeniedError,
     RateLimitError,
     SessionEndedError,
+    SessionPausedError,
 )
 
 logger = logging.getLogger("agentcube")
@@ -36,11 +44,28 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     410: SessionEndedError,
     413: PayloadTooLargeError,
     429: RateLimitError,
+    501: NotSupportedError,
     507: DiskFullError,
 }
+_BY_CODE: dict[tuple[int, str], type[APIStatusError]] = {
+    (404, "CHECKPOINT_NOT_FOUND"): CheckpointNotFoundError,
+    (409, "SESSION_PAUSED"): SessionPausedError,
+    (409, "CHECKPOINT_EXISTS"): CheckpointExistsError,
+}
+# How PicoD says that it found no shell; a shell's own "not found" reads differently.
+_NO_SHELL = re.compile(r'exec: "sh":|fork/exec \S*/sh:')
 _MAX_TEXT = 2000  # characters of a server's error that go into a message
 _CLOCK_LEEWAY = 55  # seconds; servers tolerate 60
 _SERVER_ERRORS = 500
+
+
+@dataclass(frozen=True)
+class Created:
+    """A new session, and the template that the server says it was made from."""
+
+    id: str
+    namespace: str | None = None
+    name: str | None = None
 
 
 def status_error(
@@ -70,7 +95,7 @@ def status_error(
     where += f", request {request_id}]" if request_id else "]"
     message = f"{' '.join(parts)[:_MAX_TEXT]} {where}"
 
-    kind = _BY_STATUS.get(status)
+    kind = _BY_CODE.get((status, code or "")) or _BY_STATUS.get(status)
     if kind is None:
         kind = InternalServerError if status >= _SERVER_ERRORS else APIStatusError
     error = kind(message, request_id=request_id, status=status, code=code)
@@ -90,14 +115,32 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None if date is None else max(0.0, date - time.time())
 
 
-def session_id(request: Request, body: bytes) -> str:
-    """The id in the answer to a create request."""
-    value = _object(request, body).get("sessionId")
-    if not isinstance(value, str) or not value:
-        raise _invalid(request, "it has no sessionId")
-    if not (value.isascii() and value.isprintable() and " " not in value):
-        raise _invalid(request, "its sessionId is malformed")
-    return value
+def created(request: Request, body: bytes) -> Created:
+    """The answer to a create request."""
+    return _created(request, _object(request, body))
+
+
+def forked(request: Request, body: bytes, count: int) -> list[Created]:
+    """The answer to a request for so many forks."""
+    sessions = _object(request, body).get("sessions")
+    if not isinstance(sessions, list) or len(sessions) != count:
+        raise _invalid(request, f"it does not hold {count} sessions")
+    if not all(isinstance(session, dict) for session in sessions):
+        raise _invalid(request, "one of its sessions is malformed")
+    return [_created(request, session) for session in sessions]
+
+
+def checkpoint(request: Request, body: bytes) -> Checkpoint:
+    """The answer to a checkpoint request."""
+    return _checkpoint(request, _object(request, body))
+
+
+def checkpoint_list(request: Request, body: bytes) -> list[Checkpoint]:
+    """The answer to a request for the list of checkpoints."""
+    found = _object(request, body).get("checkpoints")
+    if not isinstance(found, list):
+        raise _invalid(request, "it has no list of checkpoints")
+    return [_checkpoint(request, entry) for entry in found]
 
 
 def command_result(request: Request, body: bytes) -> CommandResult:
@@ -109,6 +152,30 @@ def command_result(request: Request, body: bytes) -> CommandResult:
     if not isinstance(fields.get("stdout"), str) or not isinstance(fields.get("stderr"), str):
         raise _invalid(request, "it has no stdout or no stderr")
     return CommandResult(fields)
+
+
+def output(result: CommandResult, command: str | Sequence[str], argv: Sequence[str]) -> str:
+    """What a command wrote, if it ended well.
+
+    Raises:
+        CommandExecutionError: It did not; CommandTimeoutError: at its time-out.
+    """
+    if result.exit_code == 0:
+        return result.stdout
+    if result.timed_out:
+        raise CommandTimeoutError(
+            result.exit_code,
+            result.stderr,
+            command,
+            stdout=result.stdout,
+            hint="Raise the option timeout= to give it longer.",
+        )
+    hint = ""
+    if isinstance(command, str) and _NO_SHELL.search(result.stderr):
+        hint = "The image has no shell `sh`, which string commands need: pass a list instead."
+    raise CommandExecutionError(
+        result.exit_code, result.stderr, command, stdout=result.stdout, hint=hint
+    )
 
 
 def file_list(request: Request, body: bytes) -> list[FileInfo]:
@@ -130,6 +197,23 @@ def file_list(request: Request, body: bytes) -> list[FileInfo]:
     if fields.get("truncated"):
         logger.warning("listing is cut at the server's limit entries=%d", len(entries))
     return [FileInfo(entry) for entry in entries]
+
+
+def _created(request: Request, fields: Mapping[str, Any]) -> Created:
+    value = fields.get("sessionId")
+    if not isinstance(value, str) or not value:
+        raise _invalid(request, "it has no sessionId")
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise _invalid(request, "its sessionId is malformed")
+    session = fields.get("session")
+    described = session if isinstance(session, dict) else {}
+    return Created(value, _text(described, "namespace"), _text(described, "name"))
+
+
+def _checkpoint(request: Request, entry: object) -> Checkpoint:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise _invalid(request, "a checkpoint in it has no name")
+    return Checkpoint(entry)
 
 
 def _object(request: Request, body: bytes) -> dict[str, Any]:

@@ -96,12 +96,47 @@ class FileInfo(dict[str, Any]):
     @property
     def modified(self) -> datetime | None:
         """The time of the last change; None when the server did not say."""
-        text = self.get("modified")
-        if not isinstance(text, str):
-            return None
-        # Python before 3.11 reads neither "Z" nor fractions of other than 3 or 6 digits.
-        text = _FRACTION.sub(lambda m: "." + m[1].ljust(6, "0"), text.replace("Z", "+00:00"))
-        try:
-            return datetime.fromisoformat(text)
-        except ValueError:
-            return None
+        return _time(self.get("modified"))
+
+
+class Checkpoint(dict[str, Any]):
+    """The kept state of a session, memory and files.
+
+    A dictionary of what the server sent, with typed attributes.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return str(self["name"])
+
+    @property
+    def size(self) -> int:
+        """The room it takes on the server's disk, in bytes; 0 when the server did not say."""
+        return int(self.get("sizeBytes") or 0)
+
+    @property
+    def created(self) -> datetime | None:
+        """When it was made; None when the server did not say."""
+        return _time(self.get("createdAt"))
+
+    @property
+    def expires(self) -> datetime | None:
+        """When it is removed, unless it is used before; None when the server did not say."""
+        return _time(self.get("expiresAt"))
+
+    @property
+    def session_id(self) -> str:
+        """The session that it was made of; empty when the server did not say."""
+        return str(self.get("sessionId") or "")
+
+
+def _time(text: object) -> datetime | None:
+    if not isinstance(text, str):
+        return None
+    # Python before 3.11 reads neither "Z" nor fractions of other than 3 or 6 digits.
+    text = _FRACTION.sub(lambda m: "." + m[1].ljust(6, "0"), text.replace("Z", "+00:00"))
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

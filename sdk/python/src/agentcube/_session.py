@@ -9,12 +9,14 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from . import _requests, _responses
-from ._auth import BearerTokens, SessionKey, request_claims
+from ._auth import BearerTokens, SessionKey, agreement_claims, request_claims
 from ._http import Response, Transport, TransportError
 from ._requests import Request
+from ._responses import Created
+from ._results import Checkpoint
 from ._settings import Settings
 from .exceptions import (
     AgentCubeError,
@@ -41,6 +43,7 @@ _GONE = (404, 410)
 _BUSY = (429, 503)
 _NOT_SENT = ("refused",)
 _NOT_ANSWERED = ("refused", "lost")
+_SIGNATURE = "X-Agentcube-Session-Signature"
 _URL_SETTINGS = {
     "control": "workload_manager_url (WORKLOAD_MANAGER_URL)",
     "data": "router_url (ROUTER_URL)",
@@ -51,14 +54,18 @@ class Session:
     """The session of one client. Safe to use from several threads."""
 
     def __init__(
-        self, settings: Settings, session_id: str | None, private_key: str | bytes | None
+        self,
+        settings: Settings,
+        session_id: str | None,
+        key: SessionKey | None,
+        *,
+        attached: bool = False,
     ) -> None:
+        """Without a key the Router signs; attached: the session was made elsewhere."""
         self.settings = settings
-        self._attached = session_id is not None
+        self._attached = attached
         self._id = session_id
-        # A session that was made without a key has none now: the Router signs for it.
-        attached_without_key = session_id is not None and private_key is None
-        self._key = None if attached_without_key else SessionKey(private_key)
+        self._key = key
         self._tokens = BearerTokens(settings.tokens)
         self._transport = Transport(settings.timeouts.connect)
         # Reentrant, for signal handlers that stop the client.
@@ -85,15 +92,16 @@ class Session:
     def ensure(self) -> str:
         """The id of the session, which is created if it was not before."""
         with self._lock:
-            if self._closed:
-                raise ClientClosedError("the client was stopped; make a new one")
+            self._check_open()
             if self._id is None:
                 created = self._create()
-                logger.debug("session created id=%s", created)
+                logger.debug("session created id=%s", created.id)
                 if self.is_closed:  # by a signal handler, meanwhile
-                    self._delete(created)
+                    self._delete(created.id)
                     raise ClientClosedError("the client was stopped while its session began")
-                self._id = created
+                if self.settings.checkpoint is not None:
+                    self._take_template(created)
+                self._id = created.id
             return self._id
 
     def end(self) -> None:
@@ -150,14 +158,69 @@ class Session:
         """
         return self._retried(request, _NOT_SENT, lambda: self._attempt(request))
 
-    def _create(self) -> str:
+    def change(self, verb: Literal["pause", "resume"]) -> None:
+        """Pause or resume the session, whichever it is now."""
+        request = _requests.change_session(self.settings, self.ensure(), verb)
+        self._patiently(lambda: self._control(request))
+
+    def fork(self, count: int, ttl: int) -> list[Session]:
+        """New sessions that begin where this one is, with keys of their own if it has one."""
+        session_id = self.ensure()
+        keys: list[SessionKey | None] = [None] * count
+        if self._key is not None:
+            keys = [SessionKey() for _ in range(count)]  # all made at the same time
+        request = _requests.fork_session(
+            self.settings,
+            session_id,
+            count,
+            ttl,
+            [key.public_key_field() for key in keys if key is not None],
+        )
+        body = self._patiently(lambda: self._once(request))
+        made = _responses.forked(request, body, count)
+        settings = replace(self.settings, ttl=ttl, checkpoint=None)
+        return [Session(settings, created.id, key) for created, key in zip(made, keys, strict=True)]
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Keep the state of the session under a name."""
+        request = _requests.checkpoint_session(self.settings, self.ensure(), name)
+        return _responses.checkpoint(request, self._patiently(lambda: self._once(request)))
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints of the caller; needs no session."""
+        self._check_open()
+        request = _requests.list_checkpoints(self.settings)
+        return _responses.checkpoint_list(request, self._control(request))
+
+    def delete_checkpoint(self, name: str) -> None:
+        """Remove a checkpoint; needs no session."""
+        self._check_open()
+        self._once(_requests.delete_checkpoint(self.settings, name))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("the client was stopped; make a new one")
+
+    def _take_template(self, created: Created) -> None:
+        # The template is the checkpoint's, and requests to the session name it.
+        self.settings = replace(
+            self.settings,
+            namespace=created.namespace or self.settings.namespace,
+            name=created.name or self.settings.name,
+        )
+
+    def _create(self) -> Created:
         public_key = self._key.public_key_field() if self._key is not None else None
         # The same key for all attempts: the server makes one session, whatever got lost.
         request = _requests.create_session(self.settings, public_key, os.urandom(16).hex())
+        return self._patiently(lambda: _responses.created(request, self._control(request)))
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Do something again while the server is too busy to begin with it."""
         attempt = 0
         while True:
             try:
-                return _responses.session_id(request, self._control(request))
+                return act()
             except APIStatusError as error:
                 busy = error.status in _BUSY or error.code == "SESSION_NOT_READY"
                 if not busy or attempt >= self.settings.max_retries:
@@ -176,13 +239,16 @@ class Session:
         logger.debug("session deleted id=%s", session_id)
 
     def _control(self, request: Request) -> bytes:
-        """Send a request that the server recognises when it is repeated."""
+        """Send a control-plane request that may be repeated."""
+        return self._retried(request, _NOT_ANSWERED, lambda: self._exchange(request))
 
-        def exchange() -> bytes:
-            with self._attempt(request) as response:
-                return _read(response)
+    def _once(self, request: Request) -> bytes:
+        """Send a control-plane request whose repetition would be another one."""
+        return self._retried(request, _NOT_SENT, lambda: self._exchange(request))
 
-        return self._retried(request, _NOT_ANSWERED, exchange)
+    def _exchange(self, request: Request) -> bytes:
+        with self._attempt(request) as response:
+            return _read(response)
 
     def _retried(self, request: Request, again_after: tuple[str, ...], act: Callable[[], T]) -> T:
         attempt = 0
@@ -197,6 +263,7 @@ class Session:
             attempt += 1
 
     def _attempt(self, request: Request) -> Response:
+        request = self._agreed(request)
         started = time.monotonic()
         response = self._transport.send(request, self._authorization(request))
         logger.debug(
@@ -217,6 +284,14 @@ class Session:
             except TransportError:
                 body = b""
         raise _responses.status_error(request, response.status, response.headers, body)
+
+    def _agreed(self, request: Request) -> Request:
+        if request.agreed_path is None or self._key is None or self._id is None:
+            return request
+        claims = agreement_claims(
+            self._id, request.method, request.agreed_path, request.body_sha256
+        )
+        return replace(request, headers={**request.headers, _SIGNATURE: self._key.sign(claims)})
 
     def _authorization(self, request: Request) -> str | None:
         if request.plane == "data" and self._key is not None:

@@ -11,12 +11,15 @@ from urllib.parse import urlsplit
 
 from .exceptions import ConfigurationError
 
+DEFAULT_NAME = "simple-codeinterpreter"
+DEFAULT_NAMESPACE = "default"
 DEFAULT_URL = "http://localhost:8080"
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAMESPACE = re.compile(_DNS_LABEL)
 _NAME = re.compile(rf"{_DNS_LABEL}(\.{_DNS_LABEL})*")
+_CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_NAME = 253
 _URL_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _LOOPBACK_V4 = re.compile(r"127(\.[0-9]{1,3}){3}")
@@ -57,7 +60,7 @@ class Timeouts:
 
     Attributes:
         connect: For a TCP (and TLS) connection, per address of the host.
-        create: For the answer to the creation of a session.
+        create: For a session to be created, paused, woken, forked or kept.
         control: For the answer to its deletion, to listings and to small writes.
         transfer: For the other side to make any progress during an upload or a download.
     """
@@ -84,6 +87,7 @@ class Settings:
     tokens: TokenSettings
     timeouts: Timeouts
     max_retries: int
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def resolve(
     auth_token: str | None,
     timeouts: Timeouts,
     max_retries: int,
+    checkpoint: str | None = None,
 ) -> Settings:
     """Put arguments, environment and defaults together.
 
@@ -118,10 +123,9 @@ def resolve(
         TypeError: A value has the wrong type.
     """
     check_name(name, namespace)
-    if isinstance(ttl, bool) or not isinstance(ttl, int):
-        raise TypeError(f"ttl is a whole number of seconds, not {type(ttl).__name__}")
-    if ttl <= 0:
-        raise ConfigurationError(f"ttl is a number of seconds above zero, not {ttl}")
+    check_ttl(ttl)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
     if isinstance(max_retries, bool) or not isinstance(max_retries, int):
         raise TypeError(f"max_retries is a whole number, not {type(max_retries).__name__}")
     if max_retries < 0:
@@ -139,7 +143,27 @@ def resolve(
         tokens=_token_settings(auth_token),
         timeouts=timeouts,
         max_retries=max_retries,
+        checkpoint=checkpoint,
     )
+
+
+def check_ttl(ttl: int) -> None:
+    """Refuse what is not a whole number of seconds above zero."""
+    if isinstance(ttl, bool) or not isinstance(ttl, int):
+        raise TypeError(f"ttl is a whole number of seconds, not {type(ttl).__name__}")
+    if ttl <= 0:
+        raise ConfigurationError(f"ttl is a number of seconds above zero, not {ttl}")
+
+
+def check_checkpoint(name: str) -> None:
+    """Refuse what cannot be the name of a checkpoint."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a checkpoint is a string, not {type(name).__name__}")
+    if not _CHECKPOINT.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a checkpoint: 1 to 128 letters, digits, '.', '_' "
+            "and '-', beginning with a letter or digit"
+        )
 
 
 def check_name(name: str, namespace: str) -> None:

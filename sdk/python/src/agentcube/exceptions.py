@@ -15,11 +15,15 @@
     │   ├── AuthenticationError     401
     │   ├── PermissionDeniedError   403
     │   ├── NotFoundError           404
+    │   │   └── CheckpointNotFoundError
     │   ├── ConflictError           409
+    │   │   ├── SessionPausedError      the session was paused while the call ran
+    │   │   └── CheckpointExistsError   the name is taken
     │   ├── SessionEndedError       410, with the fate of the session
     │   ├── PayloadTooLargeError    413
     │   ├── RateLimitError          429, with the time to wait
     │   └── InternalServerError     5xx
+    │       ├── NotSupportedError   501
     │       └── DiskFullError       507
     └── CommandExecutionError       the command ran and failed
         └── CommandTimeoutError     the command was stopped at its time-out
@@ -41,6 +45,8 @@ __all__ = [
     "AgentCubeError",
     "AuthenticationError",
     "BadRequestError",
+    "CheckpointExistsError",
+    "CheckpointNotFoundError",
     "ClientClosedError",
     "CommandExecutionError",
     "CommandTimeoutError",
@@ -51,10 +57,12 @@ __all__ = [
     "InternalServerError",
     "InvalidResponseError",
     "NotFoundError",
+    "NotSupportedError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "RateLimitError",
     "SessionEndedError",
+    "SessionPausedError",
     "UnsupportedLanguageError",
 ]
 
@@ -132,11 +140,27 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: no such template, session or file; ``code`` tells them apart."""
+    """404: no such template, session, checkpoint or file; ``code`` tells them apart."""
+
+
+class CheckpointNotFoundError(NotFoundError):
+    """404: the caller has no checkpoint of that name."""
 
 
 class ConflictError(APIStatusError):
     """409: the state of the session does not allow this now."""
+
+
+class SessionPausedError(ConflictError):
+    """409: the session was paused while the call ran.
+
+    Nothing is lost: what ran in the session goes on when it is woken, which the next call
+    does. The output of this call is not known.
+    """
+
+
+class CheckpointExistsError(ConflictError):
+    """409: there is a checkpoint of that name already."""
 
 
 class SessionEndedError(APIStatusError):
@@ -168,8 +192,12 @@ class InternalServerError(APIStatusError):
     """5xx: the server failed."""
 
 
+class NotSupportedError(InternalServerError):
+    """501: what makes the sandboxes there cannot do that."""
+
+
 class DiskFullError(InternalServerError):
-    """507: the disk of the sandbox is full."""
+    """507: the disk of the sandbox is full, or the server's, on which it is kept."""
 
 
 class CommandExecutionError(AgentCubeError):

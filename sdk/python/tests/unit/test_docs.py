@@ -40,7 +40,8 @@ def test_the_blocks_of_the_readme(number: int, peer: Peer, tmp_path: Path) -> No
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert peer.live == []
-    assert len(peer.state.sessions) == 1
+    made = 1 + BLOCKS[number].count(".fork(3)") * 3 + BLOCKS[number].count("(checkpoint=")
+    assert len(peer.state.sessions) == made
 
 
 def test_the_settings_of_the_readme_are_those_of_the_client() -> None:

@@ -159,7 +159,7 @@ def test_a_redirect_is_named() -> None:
 )
 def test_malformed_create_answers(body: bytes) -> None:
     with pytest.raises(exceptions.InvalidResponseError):
-        _responses.session_id(REQUEST, body)
+        _responses.created(REQUEST, body)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,193 @@
+"""The Router of the peer, and the agent in its sandboxes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from .wire import DATA, WORKSPACE, Refused, RefusedInside, Session, Wire, expect
+
+
+class DataPlane(Wire):
+    # Router
+
+    def invoke(self, path: str, query: str) -> None:
+        namespace, kind, name, verb, rest = path.removeprefix(DATA).split("/", 4)
+        expect(kind == "code-interpreters" and verb == "invocations", "path")
+        session = self.state.sessions.get(self.headers.get("x-agentcube-session-id", ""))
+        if session is None or (session.namespace, session.name) != (namespace, name):
+            raise Refused(404, 'sessions "..." not found', "SESSION_NOT_FOUND")
+        if session.fate is not None:
+            raise Refused(410, "the session has ended", "SESSION_ENDED", fate=session.fate)
+        session.paused = False  # a request wakes it
+        if session.key is None:
+            self.check_bearer()
+        else:
+            self.check_signature(session.key)
+        self.picod(session, unquote(rest), query)
+
+    # PicoD
+
+    def check_signature(self, key: RSAPublicKey) -> None:
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not token or " " in token:
+            raise RefusedInside(401, "Missing Authorization header", "TOKEN_MISSING")
+        try:
+            head = jwt.get_unverified_header(token)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=["RS256"],
+                options={"require": ["exp", "iat", "iss"]},
+                issuer="sdk-client",
+            )
+        except jwt.PyJWTError as error:
+            raise RefusedInside(
+                401, "Invalid token", "TOKEN_INVALID", detail=f"JWT verification failed: {error}"
+            ) from error
+        expect(head == {"alg": "RS256", "typ": "JWT"}, "JWT header")
+        expect(claims["exp"] == claims["iat"] + 300, "exp")
+        if self.headers.get("Content-Type") == "application/json":
+            expect(set(claims) == {"iss", "iat", "exp", "body_sha256"}, "claims")
+            digest = hashlib.sha256(self.seen.body).hexdigest()
+            if claims["body_sha256"] != digest:
+                raise RefusedInside(401, "body does not match its signature", "BODY_MISMATCH")
+        else:
+            expect(set(claims) == {"iss", "iat", "exp"}, "claims without a JSON body")
+
+    def picod(self, session: Session, rest: str, query: str) -> None:
+        match self.command, rest:
+            case "POST", "api/execute":
+                self.execute(session)
+            case "POST", "api/files":
+                self.write(session)
+            case "GET", "api/files":
+                self.list(session, parse_qs(query, keep_blank_values=True, strict_parsing=True))
+            case "GET", _ if rest.startswith("api/files/"):
+                self.download(session, rest.removeprefix("api/files/"))
+            case _:
+                raise RefusedInside(404, "no such route", "NOT_FOUND")
+
+    def execute(self, session: Session) -> None:
+        body = self.json_body()
+        expect(set(body) <= {"command", "timeout", "working_dir", "env"}, "fields")
+        command = body["command"]
+        expect(bool(command) and all(isinstance(part, str) for part in command), "command")
+        expect(body["timeout"].endswith("s"), "timeout")
+        seconds = float(body["timeout"].removesuffix("s"))
+        cwd = self.inside(session, body.get("working_dir", "."))
+        started = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**os.environ, **body.get("env", {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            text = f'exec: "{command[0]}": executable file not found in $PATH'
+            self.answer(200, result(1, b"", text.encode(), started))
+            return
+        try:
+            out, err = process.communicate(timeout=seconds)
+            code = process.returncode if process.returncode >= 0 else -1
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            err += f"Command timed out after {seconds:.0f} seconds".encode()
+            code = 124
+        self.answer(200, result(code, out, err, started))
+
+    def write(self, session: Session) -> None:
+        if (self.headers.get("Content-Type") or "").startswith("multipart/form-data"):
+            path, mode, content = self.multipart()
+        else:
+            body = self.json_body()
+            expect(set(body) == {"path", "content", "mode"}, "fields")
+            path, mode = body["path"], body["mode"]
+            try:
+                content = base64.b64decode(body["content"], validate=True)
+            except binascii.Error as error:
+                raise RefusedInside(400, "content is not base64", "INVALID_REQUEST") from error
+        expect(mode == "0644", "mode")
+        target = self.inside(session, path)
+        if target.is_dir():
+            raise RefusedInside(400, "path is a directory", "IS_DIRECTORY")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        self.answer(200, {"path": path, "size": len(content), "mode": "-rw-r--r--"})
+
+    def multipart(self) -> tuple[str, str, bytes]:
+        boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
+        pieces = self.seen.body.split(b"--" + boundary)
+        expect(pieces[0] == b"" and pieces[-1] == b"--\r\n", "multipart frame")
+        values = []
+        for expected, piece in zip(("path", "mode", "file"), pieces[1:-1], strict=True):
+            head, _, value = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+            expect(f'name="{expected}"'.encode() in head, f"part {expected}")
+            expect(value.endswith(b"\r\n"), "end of part")
+            values.append(value[:-2])
+        return values[0].decode(), values[1].decode(), values[2]
+
+    def list(self, session: Session, query: dict[str, list[str]]) -> None:
+        expect(set(query) == {"path"}, "query")
+        folder = self.inside(session, query["path"][0])
+        if not folder.is_dir():
+            raise RefusedInside(404, "Directory not found", "NOT_FOUND")
+        entries = []
+        for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+            info = entry.lstat()
+            entries.append(
+                {
+                    "name": entry.name,
+                    "size": info.st_size,
+                    "modified": "2026-01-02T03:04:05.123456789Z",
+                    "mode": "-rw-r--r--",
+                    "is_dir": entry.is_dir() and not entry.is_symlink(),
+                }
+            )
+        self.answer(200, {"files": entries})
+
+    def download(self, session: Session, path: str) -> None:
+        # As the server does it: absolute if it begins with the workspace, else relative.
+        target = self.inside(session, "/" + path)
+        if target.is_dir():
+            raise RefusedInside(400, "Path is a directory, not a file", "IS_DIRECTORY")
+        if not target.is_file():
+            raise RefusedInside(404, "File not found", "NOT_FOUND")
+        self.answer(200, target.read_bytes())
+
+    @staticmethod
+    def inside(session: Session, path: str) -> Path:
+        relative = path
+        if path == WORKSPACE or path.startswith(WORKSPACE + "/"):
+            relative = path[len(WORKSPACE) :]
+        target = Path(os.path.normpath(session.root / relative.lstrip("/")))
+        if not target.is_relative_to(session.root):
+            raise RefusedInside(400, "path escapes workspace jail", "PATH_ESCAPE")
+        return target
+
+
+def result(code: int, out: bytes, err: bytes, started: float) -> dict[str, Any]:
+    return {
+        "stdout": out.decode("utf-8", "replace"),
+        "stderr": err.decode("utf-8", "replace"),
+        "exit_code": code,
+        "duration": time.monotonic() - started,
+        "start_time": "2026-01-02T03:04:05.123456789Z",
+        "end_time": "2026-01-02T03:04:05.223456789Z",
+    }
