@@ -77,7 +77,9 @@ func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	driver := fake.New(fake.Config{Host: fake.NewHost(agent)})
+	driver := fake.New(fake.Config{Host: fake.NewHost(agent), Hooks: fake.Hooks{
+		Prepare: func(context.Context, sandbox.Spec) error { return sandbox.ErrUnsupported },
+	}})
 	store := sqlite.New(filepath.Join(t.TempDir(), "sessions.db"))
 	for _, open := range []func(context.Context) error{driver.Open, store.Open} {
 		if err := open(t.Context()); err != nil {

@@ -285,8 +285,9 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 		SessionChanged: func(rec session.Session) { s.router.SessionChanged(rec) },
 		CreateTimeout:  s.cfg.SandboxCreateTimeout, Retention: s.cfg.EndedRetention,
 		MaxSandboxes: s.cfg.MaxSandboxes, MemoryBudget: memoryOvercommit * s.budget,
-		MaxPerOwner:  s.cfg.MaxSessionsPerOwner,
-		KeepSessions: s.cfg.KeepSessions,
+		MaxPerOwner: s.cfg.MaxSessionsPerOwner, MaxParallelStarts: s.cfg.MaxParallelStarts,
+		CheckpointRetention: s.cfg.CheckpointRetention,
+		KeepSessions:        s.cfg.KeepSessions,
 	})
 	s.router = router.New(router.Config{
 		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Authenticator: local,

@@ -35,7 +35,7 @@ func (m *Manager) initAgent(ctx context.Context, p plan) error {
 		}
 		mode, key = auth.InitManaged, pem
 	}
-	body, err := json.Marshal(initRequest{SessionID: p.record.ID, Metadata: p.record.Metadata, Env: p.tmpl.Env})
+	body, err := json.Marshal(initRequest{SessionID: p.record.ID, Metadata: p.record.Metadata, Env: p.record.Env})
 	if err != nil {
 		return fmt.Errorf("encode init request: %w", err)
 	}

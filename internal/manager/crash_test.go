@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
@@ -51,7 +52,7 @@ func (l *life) isDead() bool {
 }
 
 type mortalStore struct {
-	session.Store
+	manager.Store
 	life *life
 }
 
@@ -112,7 +113,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 
 func killAt(t *testing.T, l *life) {
 	w := newWorld(t)
-	w.wrapStore = func(s session.Store) session.Store { return mortalStore{s, l} }
+	w.wrapStore = func(s manager.Store) manager.Store { return mortalStore{s, l} }
 	w.wrap = func(d sandbox.Driver) sandbox.Driver { return mortalDriver{d, l} }
 	n := w.start()
 	created := n.do(t.Context(), "alice", "POST", createPath, createBody, "Idempotency-Key", "k")

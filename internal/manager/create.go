@@ -18,6 +18,7 @@ var (
 	errClosing   = errors.New("shutting down")
 	errAbandoned = errors.New("the client went away")
 	errDeleted   = errors.New("the session was deleted while it was being created")
+	errForkFails = errors.New("another fork of the same request failed")
 )
 
 // errKeyFreed: the session that held the idempotency key is over, and the
@@ -58,14 +59,19 @@ func (m *Manager) Create(ctx context.Context, owner auth.Principal, req Request)
 }
 
 func (m *Manager) createOnce(ctx context.Context, owner auth.Principal, req Request) (session.Session, error) {
-	p, err := m.plan(owner, req, time.Now().UTC())
+	p, err := m.plan(ctx, owner, req, time.Now().UTC())
 	if err != nil {
 		return session.Session{}, err
 	}
-	full := m.slots.take(p.record.SandboxID, owner.Name, p.spec.Resources.MemoryBytes)
+	full := m.slots.take(p.record.SandboxID, owner.Name, p.record.MemoryBytes)
 	if full != nil {
 		return m.whenFull(ctx, p.record, full)
 	}
+	return m.make(ctx, p)
+}
+
+// make makes the session of a plan that has its slot.
+func (m *Manager) make(ctx context.Context, p plan) (session.Session, error) {
 	c, ctxBuild, err := m.register(p.record)
 	if err != nil {
 		m.slots.release(p.record.SandboxID)
@@ -151,7 +157,12 @@ func unavailable() *api.Error {
 
 // makeSandbox is the creation proper: sandbox, key, record.
 func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, error) {
+	leave, err := m.starts.enter(ctx, p.record.Owner)
+	if err != nil {
+		return session.Session{}, err
+	}
 	sb, err := m.cfg.Driver.Create(ctx, p.spec)
+	leave()
 	if err != nil {
 		return session.Session{}, driverError(err)
 	}
@@ -160,6 +171,9 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 			return session.Session{}, api.Errorf(http.StatusInternalServerError, api.CodeSandboxInitFailed,
 				"internal server error").WithCause(err)
 		}
+	}
+	if err := p.together.wait(ctx); err != nil {
+		return session.Session{}, err
 	}
 	now := time.Now().UTC()
 	// The idle clock starts when the session can be used.
@@ -182,9 +196,13 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 }
 
 func driverError(err error) error {
-	if errors.Is(err, sandbox.ErrFull) || errors.Is(err, sandbox.ErrNoImage) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
+	for _, known := range []error{
+		sandbox.ErrFull, sandbox.ErrNoImage, sandbox.ErrNoSnapshot, sandbox.ErrDiskFull, sandbox.ErrUnsupported,
+		context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, known) {
+			return err
+		}
 	}
 	return api.Errorf(http.StatusInternalServerError, api.CodeSandboxCreateFailed, "internal server error").WithCause(err)
 }
@@ -205,6 +223,8 @@ func (m *Manager) explain(ctx context.Context, err error) error {
 		return e
 	case errors.Is(cause, errAbandoned):
 		return errAbandoned
+	case errors.Is(cause, errForkFails):
+		return errForkFails
 	}
 	return err
 }
@@ -222,6 +242,8 @@ func failureReason(err error) string {
 	switch e, ok := errors.AsType[*api.Error](err); {
 	case errors.Is(err, errAbandoned):
 		return "the client went away while the session was being created"
+	case errors.Is(err, errForkFails):
+		return errForkFails.Error()
 	case errors.Is(err, errDeleted):
 		return "deleted while it was being created"
 	case errors.Is(err, errClosing):
@@ -232,6 +254,10 @@ func failureReason(err error) string {
 		return "the agent in the sandbox did not take its key"
 	case ok && e.Code == api.CodeServerOverloaded, errors.Is(err, sandbox.ErrFull):
 		return "there was no room for another sandbox"
+	case errors.Is(err, sandbox.ErrNoSnapshot):
+		return "what it was to start from is gone"
+	case errors.Is(err, sandbox.ErrDiskFull):
+		return "there was no room on disk"
 	case errors.Is(err, sandbox.ErrNoImage):
 		return "the template's image is not on this machine"
 	case errors.Is(err, session.ErrUnavailable):
@@ -266,11 +292,15 @@ func (m *Manager) await(ctx context.Context, id string, c *creation) (session.Se
 	last := c.waiting == 0
 	_, underWay := m.creations[id]
 	m.mu.Unlock()
+	why := errAbandoned
+	if errors.Is(context.Cause(ctx), errForkFails) {
+		why = errForkFails
+	}
 	switch {
 	case last && underWay:
-		c.cancel(errAbandoned)
+		c.cancel(why)
 	case last && c.err == nil && !c.keyed: // made, but nobody will hear of it
-		m.remove(c.result.SandboxID, &ending{id: id, fate: api.FateFailed, reason: failureReason(errAbandoned)})
+		m.remove(c.result.SandboxID, &ending{id: id, fate: api.FateFailed, reason: failureReason(why)})
 	}
 	return session.Session{}, ctx.Err()
 }

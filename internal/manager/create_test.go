@@ -166,7 +166,7 @@ func TestCreateFailures(t *testing.T) {
 		{"agent refuses its key", func(w *world) { w.agents.status = http.StatusForbidden },
 			500, api.CodeSandboxInitFailed, "the agent in the sandbox did not take its key"},
 		{"store fails at the end", func(w *world) {
-			w.wrapStore = func(s session.Store) session.Store { return &failingStore{Store: s, failUpdates: 1} }
+			w.wrapStore = func(s manager.Store) manager.Store { return &failingStore{Store: s, failUpdates: 1} }
 		}, 500, api.CodeStoreFailed, "the session store failed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -193,7 +193,7 @@ func TestCreateFailures(t *testing.T) {
 
 // failingStore fails its first updates.
 type failingStore struct {
-	session.Store
+	manager.Store
 	mu          sync.Mutex
 	failUpdates int
 }
@@ -277,7 +277,7 @@ func TestSecondClientWaits(t *testing.T) {
 		}
 	}
 	dup := make(chan struct{}, 1)
-	w.wrapStore = func(s session.Store) session.Store { return &noticeDuplicates{s, dup} }
+	w.wrapStore = func(s manager.Store) manager.Store { return &noticeDuplicates{s, dup} }
 	n := w.start()
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := make(chan answer, 1), make(chan answer, 1)
@@ -297,7 +297,7 @@ func TestSecondClientWaits(t *testing.T) {
 
 // noticeDuplicates tells when a Create found its key taken.
 type noticeDuplicates struct {
-	session.Store
+	manager.Store
 	seen chan struct{}
 }
 

@@ -179,14 +179,17 @@ func (m *Manager) removeOnce(sandboxID string, end *ending) error {
 	return endErr
 }
 
-// endAll ends every session, for a shutdown, and waits for what is being
-// removed.
+// endAll ends every session that is not paused, for a shutdown, and waits for
+// what is being removed. What is paused costs no memory and can wait.
 func (m *Manager) endAll(ctx context.Context) error {
 	live, err := m.live(ctx)
 	if err != nil {
 		return err
 	}
 	for _, rec := range live {
+		if rec.State == api.StatePaused {
+			continue
+		}
 		m.remove(rec.SandboxID, &ending{id: rec.ID, fate: api.FateHostLost, reason: "AgentCube was stopped"})
 	}
 	m.mu.Lock()
@@ -199,7 +202,7 @@ func (m *Manager) endAll(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	if n := m.slots.count(); n > 0 {
+	if n := m.slots.running(); n > 0 {
 		return fmt.Errorf("%d sandboxes could not be removed; the next start tries again", n)
 	}
 	return nil

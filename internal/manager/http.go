@@ -36,6 +36,12 @@ func (m *Manager) newRoutes() http.Handler {
 	mux.Handle("GET /v1/sessions", m.authenticated(m.list))
 	mux.Handle("GET /v1/sessions/{id}", m.authenticated(m.get))
 	mux.Handle("DELETE /v1/sessions/{id}", m.authenticated(m.delete))
+	mux.Handle("POST /v1/sessions/{id}/pause", m.authenticated(m.pauseSession))
+	mux.Handle("POST /v1/sessions/{id}/resume", m.authenticated(m.resumeSession))
+	mux.Handle("POST /v1/sessions/{id}/fork", m.authenticated(m.forkSession))
+	mux.Handle("POST /v1/sessions/{id}/checkpoints", m.authenticated(m.checkpointSession))
+	mux.Handle("GET /v1/checkpoints", m.authenticated(m.listCheckpoints))
+	mux.Handle("DELETE /v1/checkpoints/{name}", m.authenticated(m.deleteCheckpointByName))
 	mux.Handle("POST /v1/templates/{namespace}/{name}/prepare", m.authenticated(m.prepare))
 	mux.HandleFunc("/", httpserve.NotFound)
 	return mux
@@ -87,11 +93,15 @@ func readCreate(w http.ResponseWriter, r *http.Request, req *api.CreateRequest) 
 		PublicKey string             `json:"publicKey"`
 		TTL       int64              `json:"ttl"`
 		Metadata  map[string]*string `json:"metadata"`
+
+		Checkpoint string `json:"checkpoint"`
 	}
 	if err := httpserve.ReadJSON(w, r, maxCreateBody, &body); err != nil {
 		return err
 	}
-	*req = api.CreateRequest{Name: body.Name, Namespace: body.Namespace, PublicKey: body.PublicKey, TTL: body.TTL}
+	*req = api.CreateRequest{
+		Name: body.Name, Namespace: body.Namespace, PublicKey: body.PublicKey, TTL: body.TTL, Checkpoint: body.Checkpoint,
+	}
 	if body.Metadata != nil {
 		req.Metadata = make(map[string]string, len(body.Metadata))
 	}
@@ -143,12 +153,7 @@ func shorten(id string) string {
 }
 
 func (m *Manager) delete(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	rec, err := m.Delete(r.Context(), who, r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	httpserve.WriteJSON(w, http.StatusOK, rec.API())
-	return nil
+	return answerSession(w, r, who, m.Delete)
 }
 
 func (m *Manager) get(w http.ResponseWriter, r *http.Request, who auth.Principal) error {

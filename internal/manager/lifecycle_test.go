@@ -51,7 +51,7 @@ func TestUsedAtTheLastMoment(t *testing.T) {
 	w := newWorld(t)
 	w.templates[0].IdleTimeout = 50 * time.Millisecond
 	saved := make(chan time.Time, 1)
-	w.wrapStore = func(s session.Store) session.Store { return &lateTouch{Store: s, saved: saved} }
+	w.wrapStore = func(s manager.Store) manager.Store { return &lateTouch{Store: s, saved: saved} }
 	n := w.start()
 	id := n.create().SessionID
 	at := <-saved
@@ -63,7 +63,7 @@ func TestUsedAtTheLastMoment(t *testing.T) {
 
 // lateTouch uses the first session that is found to be due.
 type lateTouch struct {
-	session.Store
+	manager.Store
 	saved chan time.Time
 	done  bool // Due is called by one goroutine
 }

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,9 +19,16 @@ import (
 	"github.com/volcano-sh/agentcube/internal/template"
 )
 
+// Store is where a Manager keeps its records.
+type Store interface {
+	session.Store
+	session.Sleepers
+	session.Checkpoints
+}
+
 // Config of a Manager. Fields without a default are required.
 type Config struct {
-	Store         session.Store
+	Store         Store
 	Driver        sandbox.Driver
 	Templates     template.Source
 	Authenticator auth.Authenticator
@@ -32,7 +42,13 @@ type Config struct {
 	// has changed, after the store has it. It must not block.
 	SessionChanged func(session.Session)
 
-	// CreateTimeout bounds the making of a session; 0 means 2 min.
+	// HoldRequests, when set, makes new requests to a session wait until release
+	// is called. With idle it does so only when no request is under way, and
+	// else returns false. See router.Router.Hold.
+	HoldRequests func(sessionID string, idle bool) (release func(), ok bool)
+
+	// CreateTimeout bounds the making of a session, its pause and its resume;
+	// 0 means 2 min.
 	CreateTimeout time.Duration
 	// InitTimeout bounds the handing over of the key; 0 means 30 s.
 	InitTimeout time.Duration
@@ -43,14 +59,22 @@ type Config struct {
 	PollInterval time.Duration
 	// Retention is how long ended sessions are remembered; 0 means 24 h.
 	Retention time.Duration
-	// MaxSandboxes bounds the sandboxes that exist at a time; 0 means no bound.
+	// CheckpointRetention is how long a checkpoint is kept after its last use;
+	// 0 means for ever.
+	CheckpointRetention time.Duration
+	// MaxSandboxes bounds the sandboxes that exist at a time, without those that
+	// are paused; 0 means no bound.
 	MaxSandboxes int
 	// MemoryBudget bounds the sum of their memory limits, in bytes; 0 means no bound.
 	MemoryBudget int64
-	// MaxPerOwner bounds the sandboxes of one owner; 0 means no bound.
+	// MaxPerOwner bounds the sandboxes of one owner, paused ones too; 0 means no bound.
 	MaxPerOwner int
+	// MaxParallelStarts bounds the sandboxes that are being made or resumed at a
+	// time, and so those that are being paused or copied; 0 means twice the
+	// number of cores.
+	MaxParallelStarts int
 	// KeepSessions makes Close leave sessions and sandboxes for the next
-	// process instead of ending them.
+	// process instead of ending them. Those that are paused it leaves in any case.
 	KeepSessions bool
 }
 
@@ -60,6 +84,9 @@ type Manager struct {
 	log    *slog.Logger
 	routes http.Handler
 	slots  *slots
+	starts *turns // of making and resuming sandboxes
+	saves  *turns // of pausing and copying them
+	agreed *auth.Agreements
 
 	base     context.Context // of creations, and pauses between attempts; ends with Close
 	cancel   context.CancelFunc
@@ -68,10 +95,14 @@ type Manager struct {
 	work     sync.WaitGroup // creations and removals
 	tries    chan struct{}  // bounds removals that run at a time
 
-	mu        sync.Mutex
-	closing   bool
-	creations map[string]*creation // by session id
-	removals  map[string]*removal  // by sandbox id
+	mu          sync.Mutex
+	closing     bool
+	creations   map[string]*creation   // by session id
+	transitions map[string]*transition // by session id
+	removals    map[string]*removal    // by sandbox id
+	snapshots   map[string]bool        // being made or used, by name
+	names       map[checkpointKey]bool // of checkpoints being made
+	pools       []sandbox.Pool         // as the driver was told last
 }
 
 // maxParallelRemovals keeps a burst of expiring sessions from taking the whole machine.
@@ -90,12 +121,20 @@ func New(cfg Config) *Manager {
 	if cfg.SessionChanged == nil {
 		cfg.SessionChanged = func(session.Session) {}
 	}
+	if cfg.HoldRequests == nil {
+		cfg.HoldRequests = func(string, bool) (func(), bool) { return func() {}, true }
+	}
+	if cfg.MaxParallelStarts <= 0 {
+		cfg.MaxParallelStarts = 2 * runtime.NumCPU()
+	}
 	base, cancel := context.WithCancel(context.Background())
 	attempts, abort := context.WithCancel(context.Background())
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
 		base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
-		creations: map[string]*creation{}, removals: map[string]*removal{},
+		starts: newTurns(cfg.MaxParallelStarts), saves: newTurns(cfg.MaxParallelStarts), agreed: auth.NewAgreements(),
+		creations: map[string]*creation{}, transitions: map[string]*transition{}, removals: map[string]*removal{},
+		snapshots: map[string]bool{}, names: map[checkpointKey]bool{},
 	}
 	m.routes = m.newRoutes()
 	return m
@@ -112,7 +151,8 @@ func setDefault(d *time.Duration, v time.Duration) {
 func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.routes.ServeHTTP(w, r) }
 
 // Run watches the sessions until ctx ends: idle time-outs, ends of life,
-// sandboxes that end by themselves, and old records. Open comes first.
+// sandboxes that end by themselves, old records, forgotten checkpoints, and the
+// pools of sandboxes that templates want. Open comes first.
 func (m *Manager) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	defer loops.Wait()
@@ -120,6 +160,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer cancel()
 	loops.Go(func() { m.watchExits(ctx) })
 	loops.Go(func() { m.purgeLoop(ctx) })
+	loops.Go(func() { m.warmLoop(ctx) })
+	idle := newDozes(m.cfg.MaxParallelStarts)
 	poll := time.NewTicker(m.cfg.PollInterval)
 	defer poll.Stop()
 	for {
@@ -128,12 +170,14 @@ func (m *Manager) Run(ctx context.Context) error {
 			return nil
 		case <-poll.C:
 			m.reap(ctx)
+			m.pauseIdle(ctx, idle)
 		}
 	}
 }
 
 // Close stops the Manager: no session is created any more, those in creation are
-// undone, and, unless Config.KeepSessions is set, all others end. It returns
+// undone, those on their way to sleep or back arrive, and, unless
+// Config.KeepSessions is set, all that are not paused end. It returns
 // when all is removed or ctx ends, with an error when something is left for
 // the next Open. Run has to have returned.
 func (m *Manager) Close(ctx context.Context) error {
@@ -143,7 +187,8 @@ func (m *Manager) Close(ctx context.Context) error {
 		c.cancel(errClosing)
 	}
 	m.mu.Unlock()
-	err := m.waitCreations(ctx)
+	err := errors.Join(m.waitCreations(ctx), m.waitTransitions(ctx))
+	m.cfg.Driver.Warm(nil)
 	if !m.cfg.KeepSessions {
 		err = errors.Join(err, m.endAll(ctx))
 	}
@@ -177,6 +222,21 @@ func (m *Manager) anyCreation() *creation {
 	defer m.mu.Unlock()
 	for _, c := range m.creations {
 		return c
+	}
+	return nil
+}
+
+// waitTransitions lets sessions arrive where they are going.
+func (m *Manager) waitTransitions(ctx context.Context) error {
+	m.mu.Lock()
+	all := slices.Collect(maps.Values(m.transitions))
+	m.mu.Unlock()
+	for _, t := range all {
+		select {
+		case <-t.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ func (m *Manager) Open(ctx context.Context) error {
 	for _, sb := range sandboxes {
 		found[sb.ID] = sb
 		memory, _ := strconv.ParseInt(sb.Labels[labelMemory], 10, 64)
-		m.slots.adopt(sb.ID, sb.Labels[labelOwner], memory)
+		m.slots.adopt(sb.ID, sb.Labels[labelOwner], memory, sb.Paused)
 	}
 	adopted := 0
 	for _, rec := range live {
@@ -44,6 +44,10 @@ func (m *Manager) Open(ctx context.Context) error {
 	for id := range found {
 		m.remove(id, nil)
 	}
+	if err := m.sweep(ctx); err != nil {
+		return fmt.Errorf("open manager: %w", err)
+	}
+	m.warm()
 	m.log.Info("sessions settled", "adopted", adopted, "ended", len(live)-adopted, "sandboxesRemoved", len(found))
 	return nil
 }
@@ -61,7 +65,11 @@ func (m *Manager) settle(ctx context.Context, rec session.Session, sb sandbox.Sa
 	default:
 		// Nobody could reach the session while no process was there: that time
 		// is not its owner's idleness.
-		return true, m.cfg.Store.Touch(ctx, rec.ID, time.Now().UTC())
+		if err := m.cfg.Store.Touch(ctx, rec.ID, time.Now().UTC()); err != nil {
+			return true, err
+		}
+		// Whether it runs, the driver knows better than the record.
+		return true, m.follow(ctx, rec, sb.Paused)
 	}
 	_, err := m.end(ctx, e)
 	return false, err

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -10,8 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
@@ -54,20 +53,28 @@ type Request struct {
 type plan struct {
 	record session.Session
 	spec   sandbox.Spec
-	tmpl   template.Template
+	// together, when set, is waited for before the session counts as running.
+	together *together
 }
 
-func (m *Manager) plan(owner auth.Principal, req Request, now time.Time) (plan, error) {
+func (m *Manager) plan(ctx context.Context, owner auth.Principal, req Request, now time.Time) (plan, error) {
 	if err := check(req); err != nil {
 		return plan{}, err
 	}
-	var publicKey string
-	if req.PublicKey != "" {
-		pem, _, err := auth.ParseSessionPublicKey(req.PublicKey)
-		if err != nil {
-			return plan{}, invalid("publicKey: %v", err).WithCause(err)
-		}
-		publicKey = pem
+	publicKey, err := parseKey("publicKey", req.PublicKey)
+	if err != nil {
+		return plan{}, err
+	}
+	p, err := m.planFrom(ctx, owner.Name, req, publicKey, now)
+	if err == nil && req.IdempotencyKey != "" {
+		p.record.IdempotencyKey, p.record.RequestDigest = req.IdempotencyKey, digest(req)
+	}
+	return p, err
+}
+
+func (m *Manager) planFrom(ctx context.Context, owner string, req Request, publicKey string, now time.Time) (plan, error) {
+	if req.Checkpoint != "" {
+		return m.planFromCheckpoint(ctx, owner, req, publicKey, now)
 	}
 	tmpl, err := m.template(req)
 	if err != nil {
@@ -80,19 +87,20 @@ func (m *Manager) plan(owner auth.Principal, req Request, now time.Time) (plan, 
 	if err := m.checkIsolation(tmpl); err != nil {
 		return plan{}, err
 	}
-	id := uuid.NewString()
-	rec := session.Session{
-		ID: id, Kind: tmpl.Kind, Namespace: tmpl.Namespace, Name: tmpl.Name,
-		State: api.StatePending, Owner: owner.Name, Auth: kind, PublicKey: publicKey,
-		SandboxID: SandboxID(id), EntryPoints: entryPoints(SandboxID(id), tmpl.Ports),
-		IdleTimeout: tmpl.IdleTimeout, CreatedAt: now, LastActivity: now,
-		ExpiresAt: now.Add(lifetime(req.TTL, tmpl.MaxDuration)), Metadata: req.Metadata,
-		IdempotencyKey: req.IdempotencyKey,
+	rec := moldOfTemplate(tmpl).record(owner, kind, publicKey, req.TTL, req.Metadata, now)
+	return plan{record: rec, spec: own(m.templateSpec(tmpl), rec)}, nil
+}
+
+// parseKey is the PEM text of a session's public key; "" when none is given.
+func parseKey(field, text string) (string, error) {
+	if text == "" {
+		return "", nil
 	}
-	if req.IdempotencyKey != "" {
-		rec.RequestDigest = digest(req)
+	pem, _, err := auth.ParseSessionPublicKey(text)
+	if err != nil {
+		return "", invalid("%s: %v", field, err).WithCause(err)
 	}
-	return plan{record: rec, spec: m.spec(tmpl, rec), tmpl: tmpl}, nil
+	return pem, nil
 }
 
 func invalid(format string, args ...any) *api.Error {
@@ -101,27 +109,39 @@ func invalid(format string, args ...any) *api.Error {
 
 func check(req Request) error {
 	switch {
-	case req.Name == "":
+	case req.Checkpoint != "" && !checkpointName.MatchString(req.Checkpoint):
+		return unknownCheckpoint(req.Checkpoint)
+	case req.Name == "" && req.Checkpoint == "":
 		return invalid("name is required")
-	case req.Namespace == "":
+	case req.Namespace == "" && req.Checkpoint == "":
 		return invalid("namespace is required")
 	case len(req.Name) > maxNameBytes:
 		return invalid("name is longer than %d bytes", maxNameBytes)
 	case len(req.Namespace) > maxNameBytes:
 		return invalid("namespace is longer than %d bytes", maxNameBytes)
-	case req.TTL < 0:
+	}
+	if err := checkOwn(req.TTL, req.Metadata); err != nil {
+		return err
+	}
+	return checkIdempotencyKey(req.IdempotencyKey)
+}
+
+// checkOwn checks what a request says of the new session alone.
+func checkOwn(ttl int64, metadata map[string]string) error {
+	switch {
+	case ttl < 0:
 		return invalid("ttl must not be negative")
-	case req.TTL > maxTTL:
+	case ttl > maxTTL:
 		return invalid("ttl must not be longer than ten years").WithHint("ttl is in seconds")
-	case len(req.Metadata) > maxMetadata:
+	case len(metadata) > maxMetadata:
 		return invalid("metadata has more than %d entries", maxMetadata)
 	}
-	for k, v := range req.Metadata {
+	for k, v := range metadata {
 		if k == "" || len(k) > maxMetadataKey || len(v) > maxMetadataValue {
 			return invalid("metadata keys are 1 to %d bytes, values at most %d", maxMetadataKey, maxMetadataValue)
 		}
 	}
-	return checkIdempotencyKey(req.IdempotencyKey)
+	return nil
 }
 
 func checkIdempotencyKey(key string) error {
@@ -157,8 +177,7 @@ func (m *Manager) template(req Request) (template.Template, error) {
 func authOf(tmpl template.Template, publicKey string) (api.Auth, error) {
 	switch {
 	case tmpl.AuthMode == template.AuthNone && publicKey != "":
-		return "", invalid("the template has authMode none: nothing in its sandbox could check the key").
-			WithHint("leave publicKey out, or use a template with authMode picod")
+		return "", keyUnchecked()
 	case tmpl.AuthMode == template.AuthNone:
 		return api.AuthNone, nil
 	case publicKey != "":
@@ -212,21 +231,4 @@ func digest(req Request) string {
 	}
 	sum := sha256.Sum256(body)
 	return hex.EncodeToString(sum[:])
-}
-
-func (m *Manager) spec(tmpl template.Template, rec session.Session) sandbox.Spec {
-	s := sandbox.Spec{
-		ID: rec.SandboxID, Image: tmpl.Image, Command: tmpl.Command, Args: tmpl.Args,
-		Env: tmpl.Env, Resources: tmpl.Resources, RunAsRoot: tmpl.RunAsRoot,
-		Workspace: tmpl.Workspace, MinIsolation: tmpl.MinIsolation,
-		Labels: map[string]string{
-			labelSession: rec.ID,
-			labelOwner:   rec.Owner,
-			labelMemory:  strconv.FormatInt(tmpl.Resources.MemoryBytes, 10),
-		},
-	}
-	if tmpl.AuthMode != template.AuthNone {
-		s.BootstrapKey = m.bootstrapPEM()
-	}
-	return s
 }

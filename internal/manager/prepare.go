@@ -10,7 +10,6 @@ import (
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
-	"github.com/volcano-sh/agentcube/internal/session"
 )
 
 const (
@@ -25,7 +24,7 @@ const (
 // api.PrepareStep, one JSON document a line. Whoever may create a session may
 // ask for it, as the first session does the same. What fails before the first
 // step is answered like any other failure.
-func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
+func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, _ auth.Principal) error {
 	tmpl, err := m.template(Request{Kind: api.KindCodeInterpreter, CreateRequest: api.CreateRequest{
 		Namespace: r.PathValue("namespace"), Name: r.PathValue("name"),
 	}})
@@ -38,7 +37,7 @@ func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, who auth.Princ
 
 	steps, done := make(chan string, maxSteps), make(chan error, 1)
 	go func() {
-		done <- m.cfg.Driver.Prepare(ctx, m.spec(tmpl, session.Session{Owner: who.Name}), func(step string) {
+		done <- m.cfg.Driver.Prepare(ctx, m.templateSpec(tmpl), func(step string) {
 			select {
 			case steps <- step:
 			default:

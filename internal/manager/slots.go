@@ -3,30 +3,34 @@ package manager
 import (
 	"sync"
 
+	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 )
 
 // slots counts the sandboxes that exist, from before they are made until they
-// are removed, and refuses those that there is no room for.
+// are removed, and refuses those that there is no room for. One that sleeps,
+// being paused, takes no room but still is its owner's.
 type slots struct {
 	maxCount, maxPerOwner int // 0 means no bound
 	maxMemory             int64
 
 	mu      sync.Mutex
-	taken   map[string]slot // by sandbox id
+	taken   map[string]*slot // by sandbox id
 	byOwner map[string]int
-	memory  int64
+	awake   int
+	memory  int64 // of those awake
 }
 
 type slot struct {
 	owner  string
 	memory int64
+	asleep bool
 }
 
 func newSlots(maxCount, maxPerOwner int, maxMemory int64) *slots {
 	return &slots{
 		maxCount: maxCount, maxPerOwner: maxPerOwner, maxMemory: maxMemory,
-		taken: map[string]slot{}, byOwner: map[string]int{},
+		taken: map[string]*slot{}, byOwner: map[string]int{},
 	}
 }
 
@@ -34,30 +38,83 @@ func newSlots(maxCount, maxPerOwner int, maxMemory int64) *slots {
 func (s *slots) take(id, owner string, memory int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.maxCount > 0 && len(s.taken) >= s.maxCount:
-		return httpserve.Overloaded().WithHint("%d sandboxes exist, which is the limit; end one or raise the limit", s.maxCount)
-	case s.maxPerOwner > 0 && s.byOwner[owner] >= s.maxPerOwner:
+	if s.maxPerOwner > 0 && s.byOwner[owner] >= s.maxPerOwner {
 		return httpserve.Overloaded().WithHint("you have %d sessions, which is the limit; end one", s.maxPerOwner)
-	case s.maxMemory > 0 && s.memory+memory > s.maxMemory:
-		return httpserve.Overloaded().WithHint("the memory set aside for sandboxes is taken; end one or raise the limit")
 	}
-	s.addLocked(id, slot{owner, memory})
+	if full := s.roomLocked(memory); full != nil {
+		return full
+	}
+	s.addLocked(id, slot{owner: owner, memory: memory})
+	return nil
+}
+
+// roomLocked is the 429 for a sandbox that there is no room for, or nil.
+func (s *slots) roomLocked(memory int64) *api.Error {
+	switch {
+	case s.maxCount > 0 && s.awake >= s.maxCount:
+		return httpserve.Overloaded().WithHint("%d sandboxes exist, which is the limit; end or pause one or raise the limit", s.maxCount)
+	case s.maxMemory > 0 && s.memory+memory > s.maxMemory:
+		return httpserve.Overloaded().WithHint("the memory set aside for sandboxes is taken; end or pause one or raise the limit")
+	}
 	return nil
 }
 
 // adopt counts a sandbox that exists already, whatever the limits.
-func (s *slots) adopt(id, owner string, memory int64) {
+func (s *slots) adopt(id, owner string, memory int64, asleep bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.addLocked(id, slot{owner, memory})
+	s.addLocked(id, slot{owner: owner, memory: memory, asleep: asleep})
+}
+
+// sleep gives back the room of a sandbox that is paused now.
+func (s *slots) sleep(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one := s.taken[id]; one != nil && !one.asleep {
+		s.countLocked(one, -1)
+		one.asleep = true
+	}
+}
+
+// wake takes room for a sandbox that is to be resumed, unless it has it. The
+// error is a 429; what was removed meanwhile needs none.
+func (s *slots) wake(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.taken[id]
+	if one == nil || !one.asleep {
+		return nil
+	}
+	if full := s.roomLocked(one.memory); full != nil {
+		return full
+	}
+	one.asleep = false
+	s.countLocked(one, 1)
+	return nil
+}
+
+// awaken counts a sandbox that has turned out to run, whatever the limits.
+func (s *slots) awaken(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one := s.taken[id]; one != nil && one.asleep {
+		one.asleep = false
+		s.countLocked(one, 1)
+	}
 }
 
 func (s *slots) addLocked(id string, added slot) {
 	s.releaseLocked(id)
-	s.taken[id] = added
+	s.taken[id] = &added
 	s.byOwner[added.owner]++
-	s.memory += added.memory
+	if !added.asleep {
+		s.countLocked(&added, 1)
+	}
+}
+
+func (s *slots) countLocked(one *slot, n int) {
+	s.awake += n
+	s.memory += int64(n) * one.memory
 }
 
 // release gives the room back; what was not taken changes nothing.
@@ -73,14 +130,17 @@ func (s *slots) releaseLocked(id string) {
 		return
 	}
 	delete(s.taken, id)
-	s.memory -= old.memory
+	if !old.asleep {
+		s.countLocked(old, -1)
+	}
 	if s.byOwner[old.owner]--; s.byOwner[old.owner] == 0 {
 		delete(s.byOwner, old.owner)
 	}
 }
 
-func (s *slots) count() int {
+// running says how many sandboxes are not paused.
+func (s *slots) running() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.taken)
+	return s.awake
 }

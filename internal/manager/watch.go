@@ -123,6 +123,10 @@ func (m *Manager) purgeLoop(ctx context.Context) {
 			} else if n > 0 {
 				m.log.Info("old sessions purged", "count", n)
 			}
+			m.expireCheckpoints(ctx)
+			if err := m.sweep(ctx); err != nil && ctx.Err() == nil {
+				m.log.Error("snapshots not swept", "error", err)
+			}
 		}
 	}
 }

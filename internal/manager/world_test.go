@@ -105,7 +105,7 @@ type world struct {
 
 	// What start uses; tests change it before.
 	hooks     fake.Hooks
-	wrapStore func(session.Store) session.Store
+	wrapStore func(manager.Store) manager.Store
 	wrap      func(sandbox.Driver) sandbox.Driver
 	config    func(*manager.Config)
 	templates []template.Template
