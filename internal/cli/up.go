@@ -287,10 +287,11 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 		MaxSandboxes: s.cfg.MaxSandboxes, MemoryBudget: memoryOvercommit * s.budget,
 		MaxPerOwner: s.cfg.MaxSessionsPerOwner, MaxParallelStarts: s.cfg.MaxParallelStarts,
 		CheckpointRetention: s.cfg.CheckpointRetention,
+		HoldRequests:        func(id string, idle bool) (func(), bool) { return s.router.Hold(id, idle) },
 		KeepSessions:        s.cfg.KeepSessions,
 	})
 	s.router = router.New(router.Config{
-		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Authenticator: local,
+		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Waker: s.manager, Authenticator: local,
 		SigningKey: signing, Logger: s.log, MaxConcurrent: s.cfg.MaxConcurrentRequests,
 	})
 	undo := func() error {

@@ -36,8 +36,12 @@ type activity struct {
 
 func (a *activity) init(rt *Router, rec session.Session) {
 	a.rt, a.id = rt, rec.ID
-	a.beat = max(min(rec.IdleTimeout/3, maxBeat), minBeat)
-	a.grain = min(rec.IdleTimeout/20, maxGrain)
+	patience := rec.IdleTimeout
+	if rec.PauseAfter > 0 {
+		patience = min(patience, rec.PauseAfter)
+	}
+	a.beat = max(min(patience/3, maxBeat), minBeat)
+	a.grain = min(patience/20, maxGrain)
 }
 
 // begin notes the start of a request. The error is the answer when the session

@@ -12,5 +12,7 @@
 //     replaced by the Router's own token, or, where nothing in the sandbox would
 //     check one, removed.
 //
-// Requests count as activity of their session for as long as they last.
+// Requests count as activity of their session for as long as they last. A
+// request to a session that is paused waits until it has been woken; one that a
+// pause cuts off is answered so, or its stream ends.
 package router

@@ -76,9 +76,15 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 	if brokeOff(err) {
 		rt.awaitEnd(ctx, c.target)
 	}
+	if answer, ok := errors.AsType[*api.Error](err); ok {
+		return answer // of who could not wake the session
+	}
 	if rec, getErr := rt.cfg.Sessions.Get(ctx, c.session); getErr == nil && rec.Ended() {
 		rt.targets.changed(rec)
 		return notRunning(rec).WithCause(err)
+	}
+	if c.target.wasPaused() || errors.Is(err, sandbox.ErrPaused) {
+		return paused().WithCause(err)
 	}
 	if errors.Is(err, sandbox.ErrRefused) {
 		return api.Errorf(http.StatusBadGateway, api.CodeSandboxUnreachable, "sandbox unreachable").WithCause(err)
@@ -92,7 +98,7 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 // brokeOff reports whether err looks as if the sandbox had just ended.
 func brokeOff(err error) bool {
 	for _, e := range []error{
-		sandbox.ErrNotRunning, sandbox.ErrNotFound, io.EOF, io.ErrUnexpectedEOF,
+		sandbox.ErrNotRunning, sandbox.ErrPaused, sandbox.ErrNotFound, io.EOF, io.ErrUnexpectedEOF,
 		io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE,
 	} {
 		if errors.Is(err, e) {
@@ -102,8 +108,12 @@ func brokeOff(err error) bool {
 	return false
 }
 
-// awaitEnd waits a moment for the news that the session of a target has ended.
+// awaitEnd waits a moment for the news that the session of a target has ended,
+// or is paused.
 func (rt *Router) awaitEnd(ctx context.Context, t *target) {
+	if err := rt.targets.awaitRelease(ctx, t.id); err != nil {
+		return
+	}
 	timer := time.NewTimer(rt.cfg.ExitGrace)
 	defer timer.Stop()
 	select {

@@ -59,7 +59,7 @@ func (rt *Router) newCall(t *target, rec session.Session, inv invocation, r *htt
 func (rt *Router) newProxy() *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite:        rewrite,
-		Transport:      callTransport{},
+		Transport:      callTransport{rt},
 		FlushInterval:  -1, // what the sandbox has sent, the client gets at once
 		BufferPool:     newBufferPool(),
 		ModifyResponse: modifyResponse,
@@ -95,11 +95,9 @@ func modifyResponse(resp *http.Response) error {
 }
 
 // callTransport sends each call over its session's own connections.
-type callTransport struct{}
+type callTransport struct{ rt *Router }
 
-func (callTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	return callOf(r.Context()).target.transport.RoundTrip(r)
-}
+func (t callTransport) RoundTrip(r *http.Request) (*http.Response, error) { return t.rt.roundTrip(r) }
 
 // proxyFailed answers when no answer came from the sandbox.
 func (rt *Router) proxyFailed(w http.ResponseWriter, r *http.Request, err error) {

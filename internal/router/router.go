@@ -37,11 +37,21 @@ type Creator interface {
 	CreateManaged(ctx context.Context, owner auth.Principal, kind, namespace, name string) (session.Session, error)
 }
 
+// Waker resumes paused sessions.
+type Waker interface {
+	// Wake returns when the session runs. Its error is the answer to the
+	// request that the session was to be woken for.
+	Wake(ctx context.Context, id string) error
+}
+
 // Config of a Router. Fields without a default are required.
 type Config struct {
-	Sessions      Sessions
-	Dialer        Dialer
-	Creator       Creator
+	Sessions Sessions
+	Dialer   Dialer
+	Creator  Creator
+	// Waker wakes a paused session when a request comes for it. Without one
+	// such requests are answered 409.
+	Waker         Waker
 	Authenticator auth.Authenticator
 	// SigningKey signs the Router's tokens for managed sessions.
 	SigningKey *rsa.PrivateKey
@@ -52,6 +62,8 @@ type Config struct {
 	MaxConcurrent int
 	// DialTimeout bounds the wait for a connection to a sandbox; 0 means 10 s.
 	DialTimeout time.Duration
+	// WakeTimeout bounds the wait for a paused session to run; 0 means 30 s.
+	WakeTimeout time.Duration
 	// ExitGrace is how long a request whose sandbox broke off waits to hear
 	// that the session has ended, so that its answer can say why; 0 means 2 s.
 	ExitGrace time.Duration
@@ -74,6 +86,9 @@ func New(cfg Config) *Router {
 	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
+	}
+	if cfg.WakeTimeout == 0 {
+		cfg.WakeTimeout = 30 * time.Second
 	}
 	if cfg.ExitGrace == 0 {
 		cfg.ExitGrace = 2 * time.Second
@@ -144,14 +159,11 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 		return httpserve.Overloaded()
 	}
 	defer rt.inFlight.Add(-1)
-	c, err := rt.admit(w, r, inv)
+	c, err := rt.begin(w, r, inv)
 	if err != nil || c == nil {
 		return err
 	}
-	if err := c.target.activity.begin(r.Context()); err != nil {
-		return err
-	}
-	defer c.target.activity.end(r.Context())
+	defer c.finish(r.Context())
 	if c.authorization != "" {
 		defer c.target.tokens.signAhead()()
 	}
@@ -160,6 +172,27 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	rt.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 	return nil
+}
+
+// begin admits a request and counts it as under way in its session. A nil call
+// without error means that the answer has been given.
+func (rt *Router) begin(w http.ResponseWriter, r *http.Request, inv invocation) (*call, error) {
+	id := r.Header.Get(api.HeaderSessionID)
+	for {
+		c, err := rt.admit(w, r, inv, id)
+		if err != nil || c == nil {
+			return nil, err
+		}
+		id = c.session
+		if !rt.targets.enter(c.target) {
+			continue // it is about to be paused, or has been
+		}
+		if err := c.target.activity.begin(r.Context()); err != nil {
+			rt.targets.leave(c.target)
+			return nil, err
+		}
+		return c, nil
+	}
 }
 
 // redirectToSlash sends /invocations to /invocations/.
@@ -176,11 +209,10 @@ func redirectToSlash(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// admit finds or makes the session of a request and checks that the request
-// may go there. It has set the session's header once the caller may know of it.
-// A nil call without error means that the answer has been given.
-func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation) (*call, error) {
-	id := r.Header.Get(api.HeaderSessionID)
+// admit finds, makes or wakes the session of a request and checks that the
+// request may go there. It has set the session's header once the caller may know
+// of it. A nil call without error means that the answer has been given.
+func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, id string) (*call, error) {
 	if id == "" {
 		return rt.admitNew(w, r, inv)
 	}
@@ -209,7 +241,9 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation) 
 		w.Header().Set(api.HeaderSessionID, rec.ID)
 	}
 	if t == nil {
-		return nil, notRunning(rec)
+		if t, rec, err = rt.awaken(r.Context(), rec); err != nil {
+			return nil, err
+		}
 	}
 	return rt.newCall(t, rec, inv, r)
 }
@@ -230,7 +264,9 @@ func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, inv invocatio
 		return nil, err
 	}
 	if t == nil {
-		return nil, notRunning(rec)
+		if t, rec, err = rt.awaken(r.Context(), rec); err != nil {
+			return nil, err
+		}
 	}
 	return rt.newCall(t, rec, inv, r)
 }

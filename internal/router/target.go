@@ -24,17 +24,27 @@ type targets struct {
 
 	mu      sync.Mutex
 	byID    map[string]*target
-	changes uint64 // counts calls of changed
+	held    map[string]chan struct{} // closed when the session is held no longer
+	changes uint64                   // counts calls of changed
 }
 
-func newTargets(rt *Router) *targets { return &targets{rt: rt, byID: map[string]*target{}} }
+func newTargets(rt *Router) *targets {
+	return &targets{rt: rt, byID: map[string]*target{}, held: map[string]chan struct{}{}}
+}
 
-// find returns the record of a session and, when it runs, its target.
+// find returns the record of a session and, when it runs, its target. It waits
+// while the session is held.
 func (ts *targets) find(ctx context.Context, id string) (*target, session.Session, error) {
 	for {
 		ts.mu.Lock()
-		t, seen := ts.byID[id], ts.changes
+		t, held, seen := ts.byID[id], ts.held[id] != nil, ts.changes
 		ts.mu.Unlock()
+		if held {
+			if err := ts.awaitRelease(ctx, id); err != nil {
+				return nil, session.Session{}, err
+			}
+			continue
+		}
 		if t != nil {
 			return t, t.record(), nil
 		}
@@ -86,7 +96,7 @@ func (ts *targets) changed(rec session.Session) {
 	case rec.State == api.StateRunning:
 		t.setRecord(rec)
 	default:
-		t.close()
+		t.close(rec.State == api.StatePaused)
 	}
 }
 
@@ -97,13 +107,15 @@ func (ts *targets) closeAll() {
 	ts.changes++
 	ts.mu.Unlock()
 	for _, t := range all {
-		t.close()
+		t.close(false)
 	}
 }
 
 // target is a running session: its record, its connections and its activity.
 type target struct {
 	rt        *Router
+	id        string
+	inFlight  int            // requests under way; guarded by targets.mu
 	key       *rsa.PublicKey // nil unless the session is key-bound
 	transport *http.Transport
 	activity  activity
@@ -114,10 +126,11 @@ type target struct {
 	rec    session.Session
 	conns  map[*trackedConn]struct{}
 	closed bool
+	paused bool // closed, as the session was paused
 }
 
 func (rt *Router) newTarget(rec session.Session) *target {
-	t := &target{rt: rt, rec: rec, key: publicKey(rec), conns: map[*trackedConn]struct{}{}, done: make(chan struct{})}
+	t := &target{rt: rt, id: rec.ID, rec: rec, key: publicKey(rec), conns: map[*trackedConn]struct{}{}, done: make(chan struct{})}
 	t.activity.init(rt, rec)
 	t.tokens.key, t.tokens.session = rt.cfg.SigningKey, rec.ID
 	t.transport = &http.Transport{
@@ -189,18 +202,29 @@ func (t *target) track(conn net.Conn) (net.Conn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		return nil, errors.Join(sandbox.ErrNotRunning, conn.Close())
+		err := sandbox.ErrNotRunning
+		if t.paused {
+			err = sandbox.ErrPaused
+		}
+		return nil, errors.Join(err, conn.Close())
 	}
 	c := &trackedConn{Conn: conn, target: t}
 	t.conns[c] = struct{}{}
 	return c, nil
 }
 
+// wasPaused reports whether the target was closed because of a pause.
+func (t *target) wasPaused() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.paused
+}
+
 // close ends every connection; requests under way break off.
-func (t *target) close() {
+func (t *target) close(paused bool) {
 	t.mu.Lock()
 	if !t.closed {
-		t.closed = true
+		t.closed, t.paused = true, paused
 		close(t.done)
 	}
 	conns := make([]*trackedConn, 0, len(t.conns))
