@@ -23,6 +23,9 @@ type executeRequest struct {
 	WorkingDir string            `json:"working_dir"`
 	Env        map[string]string `json:"env"`
 	Stdin      []byte            `json:"stdin"` // base64
+	// Remove are files to be removed once the command has ended, whether or not
+	// somebody waits for it: scripts that were uploaded to be run once.
+	Remove []string `json:"remove"`
 }
 
 type executeResponse struct {
@@ -41,6 +44,9 @@ type executeResponse struct {
 	// StartError is set when the command could not be started: "not_found",
 	// "not_executable" or "other". The text is in stderr.
 	StartError string `json:"start_error,omitempty"`
+	// Removed: all that the request named under "remove" is gone. Clients that
+	// do not find it set clean up by themselves.
+	Removed bool `json:"removed,omitempty"`
 }
 
 // execute runs one command and answers with what became of it.
@@ -50,6 +56,10 @@ func (q *request) execute() *problem {
 		return p
 	}
 	cmd, p := q.command(in)
+	if p != nil {
+		return p
+	}
+	removals, p := q.removals(in.Remove)
 	if p != nil {
 		return p
 	}
@@ -65,10 +75,13 @@ func (q *request) execute() *problem {
 	res := q.runner.Run(q.r.Context(), cmd)
 	end := time.Now()
 	defer res.Release()
+	removed := q.remove(removals)
 	if res.Canceled {
 		return nil // nobody is there to answer
 	}
-	q.reply(http.StatusOK, false, answer(cmd, res, start, end))
+	out := answer(cmd, res, start, end)
+	out.Removed = removed
+	q.reply(http.StatusOK, false, out)
 	return nil
 }
 

@@ -181,6 +181,9 @@ func (p *Pending) Discard() {
 	p.dir = nil
 }
 
+// Remove removes a file, or a link itself. Missing files are fs.ErrNotExist.
+func (w *Workspace) Remove(rel string) error { return public(w.root.Remove(rel)) }
+
 // MkdirAll makes a directory and its parents, mode 0755.
 func (w *Workspace) MkdirAll(rel string) error {
 	resolved, _, err := w.Resolve(rel)

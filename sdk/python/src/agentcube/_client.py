@@ -183,8 +183,9 @@ class CodeInterpreterClient(SessionOwner):
         script = _code.script_name(lang)
         self.write_file(_code.dedent(code), script)
         command = [lang.interpreter, script]
-        result, _ = self._execute(command, timeout, None, None)
-        self._remove(script)
+        result, _ = self._execute(command, timeout, None, None, script)
+        if not result.get("removed"):  # by an older server
+            self._remove(script)
         return _responses.output(result, command, command)
 
     def write_file(self, content: str | bytes, remote_path: str) -> None:
@@ -287,12 +288,13 @@ class CodeInterpreterClient(SessionOwner):
         timeout: float,
         working_dir: str | None,
         env: Mapping[str, str] | None,
+        script: str | None = None,
     ) -> tuple[CommandResult, list[str]]:
         argv = _code.argv(command)
         _code.duration(timeout)  # refused before a session is made for it
         session_id = self._session.ensure()
         request = _requests.execute(
-            self._session.settings, session_id, argv, timeout, working_dir, env
+            self._session.settings, session_id, argv, timeout, working_dir, env, script
         )
         return _responses.command_result(request, self._session.call(request)), argv
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._requests import Request
 from ._settings import Endpoint, proxy_for
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = f"agentcube-sdk/{__version__} python/{sys.version_info[0]}.{sys.version_info[1]}"
 
+_SMALL = 64 * 1024  # bytes of a body
 _MAX_IDLE = 8
 _MAX_WAIT = 365 * 86400.0  # what every system can count
 # Below the idle time-out of every AgentCube server, so that none closes a connection
@@ -57,7 +58,7 @@ class Transport:
         self._connect_timeout = connect_timeout
         # Reentrant, for signal handlers that stop the client.
         self._lock = threading.RLock()
-        self._idle: list[tuple[Endpoint, float, http.client.HTTPConnection]] = []
+        self._idle: list[tuple[Endpoint, float, _AnyConnection]] = []
         self._pid = os.getpid()
         self._tls: ssl.SSLContext | None = None
 
@@ -82,7 +83,7 @@ class Transport:
                 for name, value in self._headers(request, authorization):
                     connection.putheader(name, value)
                 if isinstance(request.body, bytes):
-                    connection.endheaders(request.body)
+                    connection.endheaders_with(request.body)
                 else:
                     connection.endheaders()
             if request.body is not None and not isinstance(request.body, bytes):
@@ -94,7 +95,7 @@ class Transport:
             raise
         return Response(self, request.endpoint, connection, answer)
 
-    def put_back(self, endpoint: Endpoint, connection: http.client.HTTPConnection) -> None:
+    def put_back(self, endpoint: Endpoint, connection: _AnyConnection) -> None:
         """Keep a connection whose answer was read to the end."""
         with self._lock:
             if len(self._idle) < _MAX_IDLE and self._pid == os.getpid():
@@ -102,7 +103,7 @@ class Transport:
                 return
         connection.close()
 
-    def _connection(self, request: Request) -> tuple[http.client.HTTPConnection, str]:
+    def _connection(self, request: Request) -> tuple[_AnyConnection, str]:
         proxy = proxy_for(request.endpoint)
         target = request.target
         if proxy is not None and request.endpoint.scheme == "http":
@@ -120,14 +121,14 @@ class Transport:
             connection.sock.settimeout(min(request.read_timeout, _MAX_WAIT))
         return connection, target
 
-    def _take(self, endpoint: Endpoint) -> http.client.HTTPConnection | None:
-        found: http.client.HTTPConnection | None = None
+    def _take(self, endpoint: Endpoint) -> _AnyConnection | None:
+        found: _AnyConnection | None = None
         with self._lock:
             idle, self._idle = self._idle, []
             forked = self._pid != os.getpid()  # then the parent still uses these connections
             self._pid = os.getpid()
             oldest = time.monotonic() - _MAX_IDLE_SECONDS
-            keep: list[tuple[Endpoint, float, http.client.HTTPConnection]] = []
+            keep: list[tuple[Endpoint, float, _AnyConnection]] = []
             for entry in reversed(idle):  # the one used last is the likeliest to be alive
                 _, since, connection = entry
                 if forked or since < oldest or _is_closed(connection):
@@ -139,15 +140,13 @@ class Transport:
             self._idle += reversed(keep)
         return found
 
-    def _new(self, endpoint: Endpoint, proxy: Endpoint | None) -> http.client.HTTPConnection:
+    def _new(self, endpoint: Endpoint, proxy: Endpoint | None) -> _AnyConnection:
         timeout = self._connect_timeout
         if endpoint.scheme == "http":
             via = proxy or endpoint
             return _Connection(via.host, via.port, timeout=timeout)
         if proxy is not None:
-            tunnel = http.client.HTTPSConnection(
-                proxy.host, proxy.port, timeout=timeout, context=self._tls_context()
-            )
+            tunnel = _Tunnel(proxy.host, proxy.port, timeout=timeout, context=self._tls_context())
             tunnel.set_tunnel(endpoint.host, endpoint.port)
             return tunnel
         return _TLSConnection(endpoint.host, endpoint.port, timeout, self._tls_context())
@@ -181,7 +180,7 @@ class Response:
         self,
         transport: Transport,
         endpoint: Endpoint,
-        connection: http.client.HTTPConnection,
+        connection: _AnyConnection,
         answer: http.client.HTTPResponse,
     ) -> None:
         self._transport = transport
@@ -228,12 +227,42 @@ class Response:
             return self._answer.readinto(buffer)
 
 
-class _Connection(http.client.HTTPConnection):
+class _AnyConnection(http.client.HTTPConnection):
+    """Sends the head and a small body of a request in one piece.
+
+    The library sends them in two, and then the server wakes up twice for a request.
+    """
+
+    _held: list[bytes] | None = None
+
+    def endheaders_with(self, body: bytes) -> None:
+        if len(body) > _SMALL:
+            self.endheaders(body)
+            return
+        held = self._held = []
+        try:
+            self.endheaders(body)
+        finally:
+            self._held = None
+        self.send(b"".join(held))
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
+
+
+class _Tunnel(_AnyConnection, http.client.HTTPSConnection):
+    """TLS through a proxy, as the library makes it."""
+
+
+class _Connection(_AnyConnection):
     def connect(self) -> None:
         self.sock = _dial(self.host, self.port, self.timeout)
 
 
-class _TLSConnection(http.client.HTTPSConnection):
+class _TLSConnection(_Tunnel):
     def __init__(self, host: str, port: int, timeout: float, context: ssl.SSLContext) -> None:
         super().__init__(host, port, timeout=timeout, context=context)
         self._tls = context

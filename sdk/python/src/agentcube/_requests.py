@@ -161,13 +161,19 @@ def execute(
     timeout: float,
     working_dir: str | None = None,
     env: Mapping[str, str] | None = None,
+    script: str | None = None,
 ) -> Request:
-    """Run a command, for at most ``timeout`` seconds."""
+    """Run a command, for at most ``timeout`` seconds; a script is to be removed afterwards.
+
+    Servers that know nothing of that leave the script, and do not say that it is gone.
+    """
     fields: dict[str, object] = {"command": list(argv), "timeout": duration(timeout)}
     if working_dir is not None:
         fields["working_dir"] = remote_path(working_dir, "working_dir")
     if env is not None:
         fields["env"] = _checked_env(env)
+    if script is not None:
+        fields["remove"] = [script]
     return _data(
         settings,
         session_id,

@@ -81,7 +81,7 @@ class DataPlane(Wire):
 
     def execute(self, session: Session) -> None:
         body = self.json_body()
-        expect(set(body) <= {"command", "timeout", "working_dir", "env"}, "fields")
+        expect(set(body) <= {"command", "timeout", "working_dir", "env", "remove"}, "fields")
         command = body["command"]
         expect(bool(command) and all(isinstance(part, str) for part in command), "command")
         expect(body["timeout"].endswith("s"), "timeout")
@@ -100,7 +100,9 @@ class DataPlane(Wire):
             )
         except FileNotFoundError:
             text = f'exec: "{command[0]}": executable file not found in $PATH'
-            self.answer(200, result(1, b"", text.encode(), started))
+            self.answer(
+                200, {**result(1, b"", text.encode(), started), **self.remove_files(session, body)}
+            )
             return
         try:
             out, err = process.communicate(timeout=seconds)
@@ -110,7 +112,14 @@ class DataPlane(Wire):
             out, err = process.communicate()
             err += f"Command timed out after {seconds:.0f} seconds".encode()
             code = 124
-        self.answer(200, result(code, out, err, started))
+        self.answer(200, {**result(code, out, err, started), **self.remove_files(session, body)})
+
+    def remove_files(self, session: Session, body: dict[str, Any]) -> dict[str, Any]:
+        if self.state.older_agent or not body.get("remove"):
+            return {}
+        for path in body["remove"]:
+            self.inside(session, path).unlink(missing_ok=True)
+        return {"removed": True}
 
     def write(self, session: Session) -> None:
         if (self.headers.get("Content-Type") or "").startswith("multipart/form-data"):

@@ -122,6 +122,8 @@ class State:
     interceptors: list[Interceptor] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     connections: int = 0
+    older_agent: bool = False
+    """It knows nothing of files to be removed, and ignores them."""
 
 
 class Wire(BaseHTTPRequestHandler):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import http.client
 import ipaddress
 import socket
 import ssl
@@ -322,3 +323,24 @@ def test_tls_through_a_proxy(
         thread.join()
     assert asked[0].startswith(b"CONNECT agentcube.example:443 HTTP/1.")
     assert token.encode() not in asked[0]
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(10, 1), (100_000, 2)])
+def test_a_small_request_is_sent_in_one_piece(
+    size: int,
+    pieces: int,
+    client: CodeInterpreterClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client.start()
+    sent: list[bytes] = []
+    send = http.client.HTTPConnection.send
+
+    def counted(connection: http.client.HTTPConnection, data: bytes) -> None:
+        sent.append(data)
+        send(connection, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", counted)
+    client.write_file("x" * size, "file")
+    assert len(sent) == pieces
+    assert client.execute_command("wc -c < file").strip() == str(size)
