@@ -78,7 +78,12 @@ func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16
 	}
 	logger := slog.New(slog.DiscardHandler)
 	driver := fake.New(fake.Config{Host: fake.NewHost(agent), Hooks: fake.Hooks{
-		Prepare: func(context.Context, sandbox.Spec) error { return sandbox.ErrUnsupported },
+		Prepare: func(_ context.Context, spec sandbox.Spec) error {
+			if spec.Image == "odd" {
+				return sandbox.ErrUnsupported
+			}
+			return nil
+		},
 	}})
 	store := sqlite.New(filepath.Join(t.TempDir(), "sessions.db"))
 	for _, open := range []func(context.Context) error{driver.Open, store.Open} {
@@ -92,16 +97,18 @@ func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16
 		AuthMode: template.AuthPicoD, IdleTimeout: time.Hour, MaxDuration: time.Hour,
 		Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 8080}},
 	}
-	runtime, demanding := tmpl, tmpl
+	runtime, demanding, odd := tmpl, tmpl, tmpl
 	runtime.Kind, runtime.Name = api.KindAgentRuntime, "agent"
 	demanding.Name, demanding.MinIsolation = "demanding", "kata"
+	odd.Name, odd.Image = "odd", "odd"
 	m := manager.New(manager.Config{
-		Store: store, Driver: driver, Templates: template.NewSet(tmpl, runtime, demanding),
+		Store: store, Driver: driver, Templates: template.NewSet(tmpl, runtime, demanding, odd),
 		Authenticator: auth.NewLocal(token), BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
 		SessionChanged: func(s session.Session) { rt.SessionChanged(s) }, MaxSandboxes: 4,
+		HoldRequests: func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
 	})
 	rt = router.New(router.Config{
-		Sessions: store, Dialer: driver, Creator: m, Authenticator: auth.NewLocal(token), SigningKey: key, Logger: logger,
+		Sessions: store, Dialer: driver, Creator: m, Waker: m, Authenticator: auth.NewLocal(token), SigningKey: key, Logger: logger,
 	})
 	if err := m.Open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -151,7 +158,8 @@ func (tr *tour) step(method, path, body string, want int, header ...string) []by
 			}
 		}
 	}
-	if valid, problems := tr.check.ValidateHttpResponse(request(), rec.Result()); !valid {
+	for _, resp := range documents(rec) {
+		_, problems := tr.check.ValidateHttpResponse(request(), resp)
 		for _, p := range problems {
 			tr.t.Errorf("%s %s: answer %d %s: %s: %s", method, path, rec.Code, answer, p.Message, p.Reason)
 			for _, e := range p.SchemaValidationErrors {
@@ -266,7 +274,9 @@ func TestServerKeepsToDescription(t *testing.T) {
 	tr.step("GET", "/v1/sessions?limit=0", "", 400)
 	tr.step("GET", "/v1/sessions?all=true", "", 403)
 
-	tr.step("POST", "/v1/templates/default/python/prepare", "", 501)
+	tr.copies(unknown)
+	tr.step("POST", "/v1/templates/default/python/prepare", "", 200)
+	tr.step("POST", "/v1/templates/default/odd/prepare", "", 501)
 	tr.step("POST", "/v1/templates/default/pyton/prepare", "", 404)
 	tr.step("POST", "/v1/templates/default/python/prepare", "", 401, "Authorization", "")
 
