@@ -71,6 +71,16 @@ func (s mortalStore) Touch(ctx context.Context, id string, at time.Time) (err er
 	return errors.Join(dead, err)
 }
 
+func (s mortalStore) CreateCheckpoint(ctx context.Context, c session.Checkpoint) (err error) {
+	dead := s.life.do(func() error { err = s.Store.CreateCheckpoint(ctx, c); return nil })
+	return errors.Join(dead, err)
+}
+
+func (s mortalStore) DeleteCheckpoint(ctx context.Context, owner, name, snapshot string) (err error) {
+	dead := s.life.do(func() error { err = s.Store.DeleteCheckpoint(ctx, owner, name, snapshot); return nil })
+	return errors.Join(dead, err)
+}
+
 type mortalDriver struct {
 	sandbox.Driver
 	life *life
@@ -89,6 +99,26 @@ func (d mortalDriver) Delete(ctx context.Context, id string) (err error) {
 func (d mortalDriver) Dial(ctx context.Context, id string, port uint16) (conn net.Conn, err error) {
 	dead := d.life.do(func() error { conn, err = d.Driver.Dial(ctx, id, port); return nil })
 	return conn, errors.Join(dead, err)
+}
+
+func (d mortalDriver) Pause(ctx context.Context, id string) (err error) {
+	dead := d.life.do(func() error { err = d.Driver.Pause(ctx, id); return nil })
+	return errors.Join(dead, err)
+}
+
+func (d mortalDriver) Resume(ctx context.Context, id string) (err error) {
+	dead := d.life.do(func() error { err = d.Driver.Resume(ctx, id); return nil })
+	return errors.Join(dead, err)
+}
+
+func (d mortalDriver) Checkpoint(ctx context.Context, id, name string) (out sandbox.Snapshot, err error) {
+	dead := d.life.do(func() error { out, err = d.Driver.Checkpoint(ctx, id, name); return nil })
+	return out, errors.Join(dead, err)
+}
+
+func (d mortalDriver) DeleteSnapshot(ctx context.Context, name string) (err error) {
+	dead := d.life.do(func() error { err = d.Driver.DeleteSnapshot(ctx, name); return nil })
+	return errors.Join(dead, err)
 }
 
 // TestKilledAtEveryStep kills the process before and after each of its
@@ -160,11 +190,13 @@ func (w *world) live() (live []session.Session) {
 	return live
 }
 
-// consistent reports whether exactly the running sessions have sandboxes.
+// consistent reports whether exactly the running and paused sessions have
+// sandboxes, which run or are paused as their records say.
 func (w *world) consistent() bool {
 	live := w.live()
 	for _, rec := range live {
-		if _, there := w.host.Spec(rec.SandboxID); !there || rec.State != api.StateRunning {
+		if _, there := w.host.Spec(rec.SandboxID); !there || rec.State == api.StatePending ||
+			w.host.Paused(rec.SandboxID) != (rec.State == api.StatePaused) {
 			return false
 		}
 	}
