@@ -69,7 +69,7 @@ func New(cfg Config) *Driver {
 		ctx:   ctx, cancel: cancel,
 		exits: make(chan sandbox.Exit), boxes: map[string]*box{}, serving: map[*run]*box{}, taking: map[string]bool{},
 	}
-	d.templates = &templates{d: d, dir: filepath.Join(cfg.DataDir, "templates"), byKey: map[string]*templateSnapshot{}}
+	d.templates = &templates{d: d, dir: filepath.Join(cfg.DataDir, "prepared"), byKey: map[string]*templateSnapshot{}}
 	d.pools = newPools(d)
 	return d
 }
