@@ -23,8 +23,8 @@ var (
 	ErrUnauthorized = errors.New("unauthorized")
 	// ErrSessionEnded: the session is over; APIError.Fate says why (410).
 	ErrSessionEnded = errors.New("session has ended")
-	// ErrSessionPaused: the session was paused while the request ran; the same
-	// request wakes it (409). What the command did before is done.
+	// ErrSessionPaused: the session was paused while the request ran; the next
+	// one wakes it (409). The command of the request does not go on.
 	ErrSessionPaused = errors.New("session was paused")
 	// ErrExists: there is a checkpoint of that name (409).
 	ErrExists = errors.New("already exists")

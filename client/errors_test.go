@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"net"
 	"net/http"
@@ -105,6 +106,7 @@ func TestInvalidInputIsRefusedBeforeAnyRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bound := &Session{ID: "x", c: c, key: key}
 	ctx := t.Context()
 	for name, do := range map[string]func() error{
 		"sub-second ttl":  func() error { _, err := c.CreateSession(ctx, CreateOptions{TTL: time.Millisecond}); return err },
@@ -116,6 +118,9 @@ func TestInvalidInputIsRefusedBeforeAnyRequest(t *testing.T) {
 		"no forks":        func() error { _, err := s.Fork(ctx, 0, ForkOptions{}); return err },
 		"too many forks":  func() error { _, err := s.Fork(ctx, MaxForks+1, ForkOptions{}); return err },
 		"fork's ttl":      func() error { _, err := s.Fork(ctx, 1, ForkOptions{TTL: 1}); return err },
+		"a key too few":   func() error { _, err := bound.Fork(ctx, 2, ForkOptions{Keys: []*rsa.PrivateKey{key}}); return err },
+		"a nil key":       func() error { _, err := bound.Fork(ctx, 1, ForkOptions{Keys: []*rsa.PrivateKey{nil}}); return err },
+		"keys of none":    func() error { _, err := s.Fork(ctx, 1, ForkOptions{Keys: []*rsa.PrivateKey{key}}); return err },
 		"no name":         func() error { _, err := s.Checkpoint(ctx, ""); return err },
 		"no checkpoint":   func() error { _, err := c.DeleteCheckpoint(ctx, ".."); return err },
 		"no command":      func() error { _, err := s.Execute(ctx, ExecRequest{}); return err },

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -66,6 +67,9 @@ type ForkOptions struct {
 	// TTL and Metadata are as in CreateOptions.
 	TTL      time.Duration
 	Metadata map[string]string
+	// Keys are those of the new sessions, one each; nil makes them. A session
+	// without a key has forks without keys.
+	Keys []*rsa.PrivateKey
 }
 
 // Fork makes count sessions, 1 to MaxForks, that begin with the memory and the
@@ -83,9 +87,12 @@ func (s *Session) Fork(ctx context.Context, count int, opts ForkOptions) ([]*Ses
 	ctx, cancel := control(ctx)
 	defer cancel()
 	req := api.ForkRequest{Count: count, TTL: ttl, Metadata: opts.Metadata}
-	keys := make([]*rsa.PrivateKey, count)
+	keys, err := s.forkKeys(count, opts.Keys)
+	if err != nil {
+		return nil, err
+	}
 	if s.key != nil {
-		if req.PublicKeys, err = makeKeys(ctx, keys); err != nil {
+		if req.PublicKeys, err = fillKeys(ctx, keys); err != nil {
 			return nil, fmt.Errorf("fork session: %w", err)
 		}
 	}
@@ -108,9 +115,24 @@ func (s *Session) Fork(ctx context.Context, count int, opts ForkOptions) ([]*Ses
 	return forks, nil
 }
 
-// makeKeys fills keys with new ones and returns their public halves. Making one
-// takes a core for a tenth of a second.
-func makeKeys(ctx context.Context, keys []*rsa.PrivateKey) ([]string, error) {
+// forkKeys checks the keys that the caller has made, and leaves room for those
+// that are to be made.
+func (s *Session) forkKeys(count int, own []*rsa.PrivateKey) ([]*rsa.PrivateKey, error) {
+	if own == nil {
+		return make([]*rsa.PrivateKey, count), nil
+	}
+	if s.key == nil {
+		return nil, errors.New("fork session: the session has no key, and neither have its forks")
+	}
+	if len(own) != count || slices.Contains(own, nil) {
+		return nil, fmt.Errorf("fork session: there are %d keys for %d sessions, or one is nil", len(own), count)
+	}
+	return slices.Clone(own), nil
+}
+
+// fillKeys makes the keys that are nil and returns the public halves of all.
+// Making one takes a core for a tenth of a second.
+func fillKeys(ctx context.Context, keys []*rsa.PrivateKey) ([]string, error) {
 	public := make([]string, len(keys))
 	var group errgroup.Group
 	group.SetLimit(keyMakers())
@@ -120,7 +142,10 @@ func makeKeys(ctx context.Context, keys []*rsa.PrivateKey) ([]string, error) {
 				return fmt.Errorf("make session keys: %w", err)
 			}
 			var err error
-			if keys[i], err = NewKey(); err == nil {
+			if keys[i] == nil {
+				keys[i], err = NewKey()
+			}
+			if err == nil {
 				public[i], err = encodePublicKey(keys[i])
 			}
 			return err

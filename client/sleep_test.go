@@ -83,7 +83,7 @@ func agreement(t *testing.T, r recorded, key any, path string) jwt.MapClaims {
 
 func TestForkAndCheckpointAreSigned(t *testing.T) {
 	srv := serve(t, reply(200, created), reply(200, forked("f1", "f2", "f3")), reply(200, keptState),
-		reply(200, `{"exit_code":0}`), reply(200, `{"exit_code":0}`), reply(200, forked("f4")))
+		reply(200, `{"exit_code":0}`), reply(200, `{"exit_code":0}`), reply(200, forked("f4")), reply(200, forked("f5")))
 	c := connect(t, Config{BaseURL: srv.URL + "/prefix", Token: "tok"})
 	ctx := t.Context()
 	s, err := c.CreateSession(ctx, CreateOptions{})
@@ -140,6 +140,11 @@ func TestForkAndCheckpointAreSigned(t *testing.T) {
 		if err != nil || r.header.Get(api.HeaderSessionID) != forks[i].ID {
 			t.Errorf("request of fork %d: %v, %v", i, r.header, err)
 		}
+	}
+	// A key made ahead of time is used.
+	one, err := s.Fork(ctx, 1, ForkOptions{Keys: []*rsa.PrivateKey{forks[0].key}})
+	if err != nil || one[0].key != forks[0].key {
+		t.Errorf("Fork with a key = %v, %v", one, err)
 	}
 	// More or fewer than asked for is no fork.
 	if _, err := s.Fork(ctx, 2, ForkOptions{}); err == nil {

@@ -154,8 +154,8 @@ class ConflictError(APIStatusError):
 class SessionPausedError(ConflictError):
     """409: the session was paused while the call ran.
 
-    Nothing is lost: what ran in the session goes on when it is woken, which the next call
-    does. The output of this call is not known.
+    The next call wakes it. What ran in the background goes on then; the command of this
+    call, whose output nobody would get, does not.
     """
 
 
