@@ -98,6 +98,8 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	fl.IntVar(&cfg.MaxConcurrent, "max-concurrent", cfg.MaxConcurrent, "commands at a time")
 	fl.DurationVar(&cfg.MaxTimeout, "max-timeout", cfg.MaxTimeout, "longest time-out of a command")
 	fl.Int64Var(&cfg.MaxUploadBytes, "max-upload-bytes", cfg.MaxUploadBytes, "largest multipart upload in `bytes`")
+	fl.BoolVar(&cfg.PythonZygote, "python-zygote", false, "keep a started Python interpreter ready for runs of python3")
+	preload := fl.String("preload", "", "`modules`, separated by commas, that it imports ahead")
 	fl.StringVar(&cfg.StateDir, "state-dir", "", "`directory` where the session survives a restart of picod; default: nowhere")
 	fl.Func("unmount", "`mount point` to unmount first, if it is one; may be repeated", unmount)
 	fl.StringVar(&cfg.CgroupDir, "cgroup-dir", cfg.CgroupDir, "`directory` for control groups of commands; empty: use none")
@@ -113,6 +115,9 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	}
 	if cfg.RunAs, err = parseAccount(*runAs); err != nil {
 		return cfg, err
+	}
+	if *preload != "" {
+		cfg.Preload = strings.Split(*preload, ",")
 	}
 	if *hostFD != 0 {
 		if cfg.Host, err = hostFrom(*hostFD); err != nil {

@@ -3,6 +3,7 @@ package picod
 import (
 	"crypto/rsa"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -40,6 +41,9 @@ type Config struct {
 	MaxProcesses int    // 0: no limit
 	MaxDataBytes uint64 // 0: no limit
 
+	PythonZygote bool     // keep a started Python interpreter ready for runs of python3
+	Preload      []string // modules that it has imported; what cannot be is left out
+
 	MaxOutputBytes int // kept per stream
 	MaxConcurrent  int // executions at a time
 	MaxTimeout     time.Duration
@@ -50,6 +54,15 @@ type Config struct {
 // Account is a user that commands run as.
 type Account struct {
 	UID, GID uint32
+}
+
+// zygoteUser is the user that an interpreter kept ready would run as. Root, who
+// can change any module at any time, is to have a fresh one each time.
+func (c Config) zygoteUser() int {
+	if c.RunAs != nil {
+		return int(c.RunAs.UID)
+	}
+	return os.Geteuid()
 }
 
 // DefaultConfig returns a Config without keys and workspace.

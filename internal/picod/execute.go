@@ -88,6 +88,9 @@ func (q *request) execute() *problem {
 // command checks a request and turns it into what is run.
 func (q *request) command(in executeRequest) (proc.Command, *problem) {
 	cmd := proc.Command{Argv: in.Command, Stdin: in.Stdin, MaxOutput: q.cfg.MaxOutputBytes}
+	if q.zygote != nil {
+		cmd.Forker = q.zygote
+	}
 	if in.Command == nil {
 		return cmd, fault(http.StatusBadRequest, "INVALID_REQUEST", "Invalid request body: command is required")
 	}

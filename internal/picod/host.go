@@ -148,6 +148,9 @@ func (h *host) carry(ctx context.Context, port uint16, accept func() (net.Conn, 
 
 // prepare makes ready for a snapshot.
 func (h *host) prepare(line hostlink.Files) error {
+	if err := h.srv.Prepared(h.ctx); err != nil {
+		return fmt.Errorf("prepare commands: %w", err)
+	}
 	// Pages that the heap does not need would be written out with the others.
 	debug.FreeOSMemory()
 	if line == h.base {

@@ -15,6 +15,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/picod/jail"
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
+	"github.com/volcano-sh/agentcube/internal/picod/zygote"
 )
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -25,6 +26,7 @@ type Server struct {
 	log     *slog.Logger
 	gate    *token.Gate
 	runner  *proc.Runner
+	zygote  *zygote.Zygote // nil: every run of Python starts an interpreter
 	ws      *jail.Workspace
 	env     []string
 	slots   chan struct{} // executions
@@ -83,7 +85,22 @@ func (s *Server) Open() (err error) {
 	if err := s.runner.Open(); err != nil {
 		return fmt.Errorf("open runner: %w", err)
 	}
+	if s.cfg.PythonZygote && s.cfg.zygoteUser() != 0 {
+		s.zygote = zygote.New(zygote.Config{
+			Modules: s.cfg.Preload, Env: append(s.env[:len(s.env):len(s.env)], "PWD="+s.ws.Dir()), Dir: s.ws.Dir(),
+		}, s.runner, s.log)
+		s.zygote.Open(context.Background())
+	}
 	return nil
+}
+
+// Prepared returns when what is kept ready for commands is ready, or will never
+// be. It fails only when ctx ends first.
+func (s *Server) Prepared(ctx context.Context) error {
+	if s.zygote == nil {
+		return nil
+	}
+	return s.zygote.Prepared(ctx)
 }
 
 // baseEnv is the environment of every command.
@@ -102,6 +119,9 @@ func (s *Server) baseEnv(user string) []string {
 
 // Close ends all commands and frees what Open got.
 func (s *Server) Close() {
+	if s.zygote != nil {
+		s.zygote.Close()
+	}
 	s.runner.Close()
 	if s.ws != nil {
 		_ = s.ws.Close()

@@ -19,7 +19,9 @@ const (
 )
 
 // await reads the output of c until its direct child has ended, and fills res.
-func (r *Runner) await(ctx context.Context, c *child, deadline time.Time, res *Result) {
+// It reports false when c is a spare process that never became the command: it is
+// gone, and the command may be started anew.
+func (r *Runner) await(ctx context.Context, c *child, deadline time.Time, res *Result) (done bool) {
 	var canceled atomic.Bool
 	killed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -28,9 +30,12 @@ func (r *Runner) await(ctx context.Context, c *child, deadline time.Time, res *R
 		c.kill()
 	})
 	buf := make([]byte, readSize)
-	ended := c.pump(deadline, buf, res)
+	ended, began := c.begin(deadline, buf, res)
+	if began && !ended {
+		ended = c.pump(deadline, buf, res)
+	}
 	if !ended {
-		res.TimedOut = true
+		res.TimedOut = began || !time.Now().Before(deadline)
 		c.kill()
 		ended = c.pump(time.Now().Add(killGrace), buf, res)
 	}
@@ -48,6 +53,9 @@ func (r *Runner) await(ctx context.Context, c *child, deadline time.Time, res *R
 		r.reaper.disown(c.pid)
 		r.log.Error("command does not end although it was killed")
 	}
+	if !began && !res.TimedOut && !res.Canceled {
+		return false
+	}
 	if res.TimedOut {
 		res.ExitCode = 124
 	}
@@ -56,6 +64,21 @@ func (r *Runner) await(ctx context.Context, c *child, deadline time.Time, res *R
 		r.linger(&c.out)
 		r.linger(&c.err)
 	}
+	return true
+}
+
+// begin waits, where c was a spare process, until it has become the command or
+// has shown that it will not.
+func (c *child) begin(deadline time.Time, buf []byte, res *Result) (ended, began bool) {
+	if c.spare == nil {
+		return false, true
+	}
+	patience := time.Now().Add(beginPatience)
+	if deadline.Before(patience) {
+		patience = deadline
+	}
+	ended = c.pump(patience, buf, res)
+	return ended, c.spare.Began()
 }
 
 // pump moves output until the child has ended (true) or the deadline passes.

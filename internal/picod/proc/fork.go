@@ -99,7 +99,7 @@ func (r *Runner) limitProcesses() (restore func()) {
 	if r.cfg.User == nil || r.cfg.MaxProcesses == 0 || r.cgroups == nil || r.cgroups.max == "" || r.cgroups.shared {
 		return func() {}
 	}
-	return r.limit(unix.RLIMIT_NPROC, uint64(r.cfg.MaxProcesses))
+	return r.limit(unix.RLIMIT_NPROC, uint64(r.cfg.MaxProcesses)+r.helping.Load())
 }
 
 // limit lowers a limit of this process. Where a hard limit could not be taken

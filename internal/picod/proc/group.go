@@ -47,7 +47,8 @@ type cgroups struct {
 // group is the control group of one command.
 type group struct {
 	dir   string
-	tasks *os.File
+	tasks *os.File // takes threads
+	procs *os.File // takes processes
 	limit *os.File // "pids.max"; nil when processes cannot be limited
 	max   string   // what limit holds
 	// exact tells that "pids.current" counts what lives and what is being born.
@@ -156,6 +157,9 @@ func (c *cgroups) acquire() (*group, error) {
 
 func (g *group) open() (err error) {
 	if g.tasks, err = os.OpenFile(filepath.Join(g.dir, "tasks"), os.O_WRONLY, 0); err != nil {
+		return fmt.Errorf("open control group: %w", err)
+	}
+	if g.procs, err = os.OpenFile(filepath.Join(g.dir, "cgroup.procs"), os.O_WRONLY, 0); err != nil {
 		return fmt.Errorf("open control group: %w", err)
 	}
 	if g.max == "" {
@@ -307,7 +311,7 @@ func (c *cgroups) close() {
 }
 
 func (g *group) close() {
-	for _, f := range []*os.File{g.tasks, g.limit} {
+	for _, f := range []*os.File{g.tasks, g.procs, g.limit} {
 		if f != nil {
 			_ = f.Close()
 		}

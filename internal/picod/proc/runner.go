@@ -54,6 +54,7 @@ type Command struct {
 	Stdin     []byte
 	Timeout   time.Duration // zero or less: it is over before it starts
 	MaxOutput int           // bytes kept of each stream
+	Forker    Forker        // asked for a process to use first; nil: there is none
 }
 
 // Result is how a command ended. Release must be called when the output is not
@@ -82,7 +83,8 @@ type Runner struct {
 	cgroups *cgroups // nil: the walk of /proc is used
 	null    *os.File
 
-	data dataLimit
+	data    dataLimit
+	helping atomic.Uint64 // processes that helpers may have besides commands
 
 	mu        sync.Mutex
 	lingering map[*os.File]struct{}
@@ -191,15 +193,20 @@ func (r *Runner) Run(ctx context.Context, cmd Command) *Result {
 	r.runs.Add(1)
 	r.mu.Unlock()
 	defer r.runs.Done()
-	c, err := r.start(cmd)
-	if err != nil {
-		res.ExitCode, res.StartError = 1, startError(cmd.Argv[0], r.cfg.MaxProcesses, err)
-		res.StartKind = startKind(err)
-		return res
+	for {
+		c, err := r.start(cmd)
+		if err != nil {
+			res.ExitCode, res.StartError = 1, startError(cmd.Argv[0], r.cfg.MaxProcesses, err)
+			res.StartKind = startKind(err)
+			return res
+		}
+		done := r.await(ctx, c, deadline, res)
+		r.finish(c)
+		if done {
+			return res
+		}
+		cmd.Forker = nil
 	}
-	defer r.finish(c)
-	r.await(ctx, c, deadline, res)
-	return res
 }
 
 // child is one started command.
@@ -211,6 +218,8 @@ type child struct {
 	group  *group
 	marker string
 	dying  atomic.Bool // group is being killed in the background, and released then
+	spare  Spare       // what the process was before; it owns pidfd
+	helper bool        // the group is not one of those of commands
 	runner *Runner
 }
 
@@ -227,7 +236,9 @@ func (c *child) kill() {
 	if c.dying.CompareAndSwap(false, true) {
 		c.runner.runs.Go(func() {
 			c.group.kill(killAgain)
-			c.runner.cgroups.release(c.group)
+			if !c.helper {
+				c.runner.cgroups.release(c.group)
+			}
 		})
 	}
 }
@@ -274,25 +285,38 @@ func (r *Runner) start(cmd Command) (_ *child, err error) {
 	if err := pipe(&c.err, &errW); err != nil {
 		return nil, err
 	}
+	if r.become(c, cmd, file, [3]int{stdin, outW, errW}) {
+		return c, nil
+	}
+	return c, r.forkIn(c, file, cmd.Argv, r.attr(c, cmd, stdin, outW, errW))
+}
+
+// attr says how the process of a command is made.
+func (r *Runner) attr(c *child, cmd Command, stdin, stdout, stderr int) *syscall.ProcAttr {
 	attr := &syscall.ProcAttr{
 		Dir: cmd.Dir, Env: cmd.Env,
-		Files: []uintptr{uintptr(stdin), uintptr(outW), uintptr(errW)},
+		Files: []uintptr{uintptr(stdin), uintptr(stdout), uintptr(stderr)},
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &c.pidfd},
 	}
 	if u := r.cfg.User; u != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID}
 	}
+	return attr
+}
+
+// forkIn forks and executes, again where that fails for the moment.
+func (r *Runner) forkIn(c *child, file string, argv []string, attr *syscall.ProcAttr) error {
 	for try := 0; ; try++ {
-		err = r.fork(c, file, cmd.Argv, attr)
+		err := r.fork(c, file, argv, attr)
 		for n := 0; errors.Is(err, errJoin) && n < forkRetries; n++ {
 			// Threads were seen in gVisor that no group takes in: try others.
 			done := make(chan error)
-			go func() { done <- r.fork(c, file, cmd.Argv, attr) }()
+			go func() { done <- r.fork(c, file, argv, attr) }()
 			err = <-done
 		}
 		// What was just killed counts until it is reaped, which takes a moment.
 		if !errors.Is(err, unix.EAGAIN) || r.cfg.MaxProcesses == 0 || try == forkRetries {
-			return c, err
+			return err
 		}
 		time.Sleep(forkPause)
 	}
@@ -311,9 +335,13 @@ func (r *Runner) finish(c *child) {
 	r.mu.Unlock()
 	closeFD(&c.out)
 	closeFD(&c.err)
+	if c.spare != nil {
+		c.spare.Close()
+		c.pidfd = -1
+	}
 	closeFD(&c.pidfd)
 	// A group whose killing goes on must not get another command meanwhile.
-	if c.group != nil && !c.dying.Load() {
+	if c.group != nil && !c.dying.Load() && !c.helper {
 		r.cgroups.release(c.group)
 	}
 }

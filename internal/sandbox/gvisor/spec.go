@@ -96,6 +96,7 @@ func processArgs(f frame) []string {
 		"--max-processes", strconv.FormatInt(f.Resources.Processes, 10),
 		"--unmount", "/tmp",
 		"--cgroup-dir", "/run/picod/cgroup",
+		"--python-zygote", "--preload", strings.Join(f.Preload, ","),
 	}
 	if !f.RunAsRoot {
 		args = append(args, "--run-as", fmt.Sprintf("%d:%d", userID, groupID))

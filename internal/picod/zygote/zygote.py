@@ -1,0 +1,340 @@
+"""The side of the zygote that is Python. See the package's documentation.
+
+The interpreter imports this file as sitecustomize, at the very end of its start:
+everything is set up, and nothing of what it is to run has begun. There it stays,
+in serve(), and forks. A child that gets its job writes it into the interpreter's
+configuration, as if it had stood on the command line, and lets the start go on:
+what comes after is the interpreter's own code, without a frame of ours below it.
+"""
+
+import sys
+
+_loaded = set(sys.modules)  # by the start itself
+_importers = set(sys.path_importer_cache)
+
+import atexit
+import gc
+import os
+
+import _socket
+import ctypes
+
+CONTROL = 3  # the descriptor of the socket to PicoD
+SOURCE = 4  # the descriptor that this file was read from
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+CHUNK = 2 << 20  # what gVisor copies at a time of memory that is shared after a fork
+_SPECIAL = {"sys", "builtins", "__main__"}  # modules that end in an order of their own
+LONGEST = 128 << 10  # bytes of a message
+
+_api = ctypes.PyDLL(None)
+_config = (ctypes.c_uint64 * 1024)()  # more than any PyConfig needs
+_libc = ctypes.CDLL(None)
+
+
+def _declare():
+    api, pointer = _api, ctypes.c_void_p
+    api.PyConfig_InitPythonConfig.argtypes = [pointer]
+    api.PyConfig_InitPythonConfig.restype = None
+    api._PyInterpreterState_GetConfigCopy.argtypes = [pointer]
+    api._PyConfig_AsDict.argtypes = [pointer]
+    api._PyConfig_AsDict.restype = ctypes.py_object
+    api._PyConfig_FromDict.argtypes = [pointer, ctypes.py_object]
+    api._PyInterpreterState_SetConfig.argtypes = [pointer]
+    api.Py_IncRef.argtypes = [ctypes.py_object]
+    api.Py_IncRef.restype = None
+    _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+
+
+def _forget_ourselves():
+    """Take away what tells a start through here from any other."""
+    own = "/proc/self/fd/%d" % SOURCE
+    sys.path[:] = [entry for entry in sys.path if entry != own]
+    for path in [path for path in sys.path_importer_cache if path == own or path not in _importers]:
+        del sys.path_importer_cache[path]
+    zipimport = sys.modules.get("zipimport")
+    if zipimport is not None:
+        zipimport._zip_directory_cache.pop(own, None)
+    for name in [name for name in sys.modules if name not in _loaded and name != __name__]:
+        del sys.modules[name]
+    rest = os.environ["PYTHONPATH"].partition(":")[2]
+    if rest:
+        os.environ["PYTHONPATH"] = rest
+    else:
+        del os.environ["PYTHONPATH"]
+    os.close(SOURCE)
+
+
+def _own_customize():
+    """Import the image's own sitecustomize, if it has one."""
+    del sys.modules[__name__]
+    try:
+        __import__("sitecustomize")
+        return True
+    except ImportError as error:
+        if error.name != "sitecustomize":
+            raise
+        # The importing machinery looks for it when this import ends.
+        sys.modules[__name__] = _module
+        return False
+
+
+class _Reads:
+    """Notes which environment variables are asked for."""
+
+    def __init__(self):
+        self.names = set()
+        self.all = False
+
+    def __enter__(self):
+        kind = type(os.environ)
+        self._kept = kind.__getitem__, kind.__iter__
+        get, each = self._kept
+
+        def getitem(environ, key):
+            if isinstance(key, str):
+                self.names.add(key)
+            return get(environ, key)
+
+        def iterate(environ):
+            self.all = True
+            return each(environ)
+
+        kind.__getitem__, kind.__iter__ = getitem, iterate
+        return self
+
+    def __exit__(self, *exc):
+        kind = type(os.environ)
+        kind.__getitem__, kind.__iter__ = self._kept
+
+
+def _preload(modules):
+    """Import modules; returns what failed, as (name, kind of error)."""
+    failed = []
+    for name in modules:
+        try:
+            __import__(name)
+        except (Exception, SystemExit) as error:
+            failed.append((name, type(error).__name__))
+    return failed
+
+
+def _unload(held):
+    """Keep the end of a process from taking apart what came with the zygote.
+
+    It runs behind all other functions registered with atexit. The modules stay
+    in memory, which is about to go away as a whole; without this, a run would pay
+    for thousands of objects that it may never have looked at. What the run itself
+    has imported and defined ends as ever.
+    """
+    modules = sys.modules
+    for name, module in held.items():
+        if modules.get(name) is module:
+            del modules[name]
+
+
+def _reseed():
+    """Draw new seeds: the process may be a copy, as may be the whole machine."""
+    random = sys.modules.get("random")
+    if random is not None:
+        random.seed()
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile._name_sequence = None
+
+
+def _shadowed(kind, value, names):
+    """Whether the first entry of sys.path holds another module of a name in use."""
+    if not names:
+        return False
+    where = "."
+    if kind == "file":
+        real = os.path.realpath(value)
+        if os.path.isdir(real) or real.endswith((".zip", ".pyz", ".egg")):
+            return True
+        where = os.path.dirname(real)
+    try:
+        return any(entry.partition(".")[0] in names for entry in os.listdir(where))
+    except OSError:
+        return True
+
+
+def _take(sock, names):
+    """Wait for a job and turn this process into it. False: it cannot be done."""
+    data, ancillary, _, _ = sock.recvmsg(LONGEST, _socket.CMSG_LEN(3 * 4))
+    if not data:
+        os._exit(0)  # PicoD does not want it any more
+    fds = b"".join(item[2] for item in ancillary)
+    fds = [int.from_bytes(fds[i : i + 4], sys.byteorder) for i in range(0, len(fds), 4)]
+    if len(fds) != 3:
+        return False
+    for target, fd in enumerate(fds):
+        os.dup2(fd, target)
+    for fd in fds:
+        os.close(fd)
+    fields = data.decode("utf-8", "surrogateescape").split("\0")
+    kind, file, directory, count = fields[0], fields[1], fields[2], int(fields[3])
+    sets, fields = fields[4 : 4 + count], fields[4 + count :]
+    count = int(fields[0])
+    unsets, argv = fields[1 : 1 + count], fields[1 + count :]
+    for name in unsets:
+        os.environ.pop(name, None)
+    for item in sets:
+        name, _, value = item.partition("=")
+        os.environ[name] = value
+    try:
+        os.chdir(directory)
+    except OSError:
+        return False
+    # argv is [program, FILE, ...] or [program, -c or -m, VALUE, ...].
+    value = argv[1] if kind == "file" else argv[2]
+    if _shadowed(kind, value, names):
+        return False
+    _reseed()
+    return _configure(kind, value, file, argv)
+
+
+def _new_main():
+    """Put a new __main__ in the place of the one that the collector cannot see."""
+    old = sys.modules["__main__"]
+    new = type(sys)("__main__")
+    new.__dict__.clear()
+    new.__dict__.update(old.__dict__)
+    sys.modules["__main__"] = new
+
+
+def _configure(kind, value, file, argv):
+    """Write the job into the interpreter's configuration."""
+    d = _api._PyConfig_AsDict(_config)
+    d["program_name"] = argv[0]
+    d["executable"] = d["base_executable"] = file
+    d["orig_argv"] = argv
+    d["_install_importlib"] = 0  # it is there; this keeps paths from being found anew
+    d["run_command"] = d["run_module"] = d["run_filename"] = None
+    if kind == "file":
+        d["run_filename"] = value
+        d["argv"] = argv[1:]
+    elif kind == "command":
+        d["run_command"] = value + "\n"
+        d["argv"] = ["-c"] + argv[3:]
+    else:
+        d["run_module"] = value
+        d["argv"] = ["-m"] + argv[3:]
+    kept = sys.path[:], sys.prefix, sys.exec_prefix
+    if _api._PyConfig_FromDict(_config, d) != 0 or _api._PyInterpreterState_SetConfig(_config) != 0:
+        return False
+    sys.path[:], sys.prefix, sys.exec_prefix = kept
+    if os.path.basename(file) != _name:
+        name = ctypes.create_string_buffer(os.fsencode(os.path.basename(file)))
+        _libc.prctl(PR_SET_NAME, ctypes.addressof(name), 0, 0, 0)
+    _new_main()
+    return True
+
+
+def _places():
+    """A byte of every piece of memory that a run is going to touch."""
+    places = []
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            area, access = line.split(None, 2)[:2]
+            start, end = (int(text, 16) for text in area.split("-"))
+            if access[0] != "r" or "[v" in line:
+                continue
+            writable = access[1] == "w" and access[3] == "p"
+            while start < end:
+                places.append((ctypes.c_char.from_address(start), writable))
+                start = (start // CHUNK + 1) * CHUNK
+    return places
+
+
+def _spare(sock, names):
+    """A process without a job: get one, and return to become it."""
+    try:
+        os.setsid()
+        os.close(CONTROL)
+        for place, writable in _touched:
+            if writable:
+                place.value = place.value
+            else:
+                place.value
+        sock.send(b"ready\0%d" % os.getpid())
+        if not _take(sock, names):
+            os._exit(0)
+        _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+        gc.enable()
+        sock.send(b"go")  # from here on it is never run a second time
+        sock.close()
+    except BaseException:
+        os._exit(1)
+
+
+def _serve(control, names):
+    """Fork whenever asked to. Only spares return."""
+    while True:
+        data, ancillary, _, _ = control.recvmsg(16, _socket.CMSG_LEN(4))
+        if not data:
+            os._exit(0)
+        sock = _socket.socket(fileno=int.from_bytes(ancillary[0][2], sys.byteorder))
+        try:
+            pid = os.fork()
+            if pid == 0:
+                # The spare is to be PicoD's child: its parent ends at once.
+                if os.fork() == 0:
+                    control.detach()
+                    return _spare(sock, names)
+                os._exit(0)
+        except OSError:
+            if os.getpid() != _pid:
+                os._exit(1)
+            pid = 0
+        sock.close()
+        ended = pid != 0 and os.waitpid(pid, 0)[1] == 0
+        control.send(b"forked" if ended else b"failed")
+
+
+def _start():
+    _declare()
+    control = _socket.socket(fileno=CONTROL)
+    modules = [name for name in control.recv(LONGEST).decode().split("\0") if name]
+    _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _forget_ourselves()
+    customized = _own_customize()
+    before = {name.partition(".")[0] for name in sys.modules}
+    held = {}
+    atexit.register(_unload, held)
+    with _Reads() as reads:
+        failed = _preload(modules)
+    held.update((name, module) for name, module in sys.modules.items() if name not in _SPECIAL)
+    _api.Py_IncRef(held)
+    names = {name.partition(".")[0] for name in held} - before
+    _api.PyConfig_InitPythonConfig(_config)
+    if _api._PyInterpreterState_GetConfigCopy(_config) != 0:
+        os._exit(1)
+    if sys.getfilesystemencoding() != "utf-8":
+        os._exit(1)  # jobs come in UTF-8
+    site = sys.modules.get("site")
+    paths = [path for path in [*sys.path, getattr(site, "USER_SITE", None)] if path]
+    hello = ["%d.%d" % sys.version_info[:2]]
+    for group in (paths, sorted(reads.names), ["%s: %s" % pair for pair in failed]):
+        hello += [str(len(group)), *group]
+    hello.append("all" if reads.all else "")
+    control.send("\0".join(["hello", *hello]).encode("utf-8", "surrogateescape"))
+    # Collections in children would write to, and so copy, every page.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    global _touched
+    _touched = _places()
+    _serve(control, names)
+    return customized
+
+
+_module = sys.modules[__name__]
+_pid = os.getpid()
+_name = os.path.basename(sys.executable)
+if not _start():
+    # The start goes on as it does where there is no such module.
+    raise ImportError(name="sitecustomize")
