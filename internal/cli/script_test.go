@@ -34,6 +34,11 @@ func TestScript(t *testing.T) {
 			env.Setenv("XDG_STATE_HOME", "")
 			env.Setenv("AGENTCUBE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("AGENTCUBE_TEMPLATE_DIR", filepath.Join(env.WorkDir, "templates"))
+			if filepath.Base(env.WorkDir) == "script-sleep" {
+				if err := serveControlPlane(env); err != nil {
+					return err
+				}
+			}
 			if err := takePort(env); err != nil {
 				return err
 			}
