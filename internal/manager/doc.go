@@ -7,13 +7,28 @@
 // http.Handler for the control-plane API and creates sessions for the Router
 // through Create.
 //
+// # Sleep
+//
+// A session is paused at its owner's wish, or by itself after the template's
+// pauseAfter without a request, and resumed at its owner's wish or for its next
+// request. It goes one way at a time; all who want the same wait for the same
+// transition, which does not depend on them. What is paused takes no room of
+// MaxSandboxes and MemoryBudget, so that a resume may have to be refused.
+//
+// A fork or checkpoint is a snapshot of a session's sandbox, from which others
+// start; that of a fork is gone when they have.
+//
 // # What survives a kill
 //
 // The record of a session is written before its sandbox is made, and a session
 // is marked as ended before its sandbox is removed. Whatever moment a process
 // dies at, Open therefore finds one of four things: a pending record, which was
-// never answered for and ends as failed; a running record with its sandbox,
-// which lives on; a running record without one, which ends as host-lost; or a
-// sandbox without a living record, which is removed. A client that was told
-// that its session ended never meets it again.
+// never answered for and ends as failed; a record with its sandbox, which lives
+// on, running or paused as the sandbox is; a record without one, which ends as
+// host-lost; or a sandbox without a living record, which is removed. A client
+// that was told that its session ended never meets it again, and one that was
+// told that it is paused finds it so.
+//
+// The record of a checkpoint is written when its snapshot is safe, and removed
+// before it. A snapshot without a record is therefore nobody's, and goes.
 package manager

@@ -49,6 +49,7 @@ func (m *Manager) end(ctx context.Context, e ending) (session.Session, error) {
 		return session.Session{}, fmt.Errorf("end session: %w", err)
 	}
 	m.cfg.SessionChanged(rec)
+	m.interrupt(rec.ID)
 	m.log.Info("session ended", "session", rec.ID, "fate", string(rec.Fate), "reason", rec.Reason)
 	return rec, nil
 }

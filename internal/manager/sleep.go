@@ -58,8 +58,9 @@ var resuming = change{"resume", (*Manager).resume}
 
 // transition is a session on its way. It does not depend on who waits for it.
 type transition struct {
-	name string
-	done chan struct{} // closed when result and err are set
+	name   string
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when result and err are set
 
 	result session.Session
 	err    error
@@ -94,18 +95,44 @@ func (m *Manager) join(id string, c change) (t *transition, same bool, err error
 	if m.closing {
 		return nil, false, unavailable()
 	}
-	t = &transition{name: c.name, done: make(chan struct{})}
+	ctx, cancel := context.WithCancelCause(m.base)
+	t = &transition{name: c.name, cancel: cancel, done: make(chan struct{})}
 	m.transitions[id] = t
 	m.work.Go(func() {
-		ctx, cancel := context.WithTimeout(m.base, m.cfg.CreateTimeout)
-		defer cancel()
-		t.result, t.err = c.run(m, ctx, id)
+		defer cancel(nil)
+		t.result, t.err = m.travel(ctx, id, c)
 		m.mu.Lock()
 		delete(m.transitions, id)
 		m.mu.Unlock()
 		close(t.done)
 	})
 	return t, true, nil
+}
+
+// travel brings a session from one state to another, unless it ends on the way.
+func (m *Manager) travel(ctx context.Context, id string, c change) (session.Session, error) {
+	timed, stop := context.WithTimeout(ctx, m.cfg.CreateTimeout)
+	defer stop()
+	rec, err := c.run(m, timed, id)
+	if err == nil || !errors.Is(context.Cause(ctx), errAlreadyEnded) {
+		return rec, err
+	}
+	ctx, cancel := context.WithTimeout(m.attempts, storeTimeout)
+	defer cancel()
+	if now, getErr := m.made(ctx, id); getErr != nil {
+		return now, getErr
+	}
+	return rec, err
+}
+
+// interrupt lets go of a session that has ended on its way from one state to
+// another.
+func (m *Manager) interrupt(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.transitions[id]; t != nil {
+		t.cancel(errAlreadyEnded)
+	}
 }
 
 // made finds the record of a session that has been made and not ended.

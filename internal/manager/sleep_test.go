@@ -341,13 +341,13 @@ func TestHeldWhilePausing(t *testing.T) {
 }
 
 // TestDeleteWhileChanging: a session that is deleted on its way to sleep or back
-// is gone, with its sandbox.
+// is gone, with its sandbox, also when it would never have arrived.
 func TestDeleteWhileChanging(t *testing.T) {
 	t.Parallel()
 	for _, verb := range []string{"pause", "resume"} {
 		w := newWorld(t)
-		begun, free := make(chan struct{}, 1), make(chan struct{})
-		stall := func(context.Context, string) error { begun <- struct{}{}; <-free; return nil }
+		begun := make(chan struct{}, 1)
+		stall := func(ctx context.Context, _ string) error { begun <- struct{}{}; <-ctx.Done(); return ctx.Err() }
 		if w.hooks.Pause = stall; verb == "resume" {
 			w.hooks.Pause, w.hooks.Resume = nil, stall
 		}
@@ -362,7 +362,6 @@ func TestDeleteWhileChanging(t *testing.T) {
 		if got := n.do(t.Context(), "alice", "DELETE", "/v1/sessions/"+made.SessionID, ""); got.status != 200 {
 			t.Errorf("delete = %d %s", got.status, got.body)
 		}
-		close(free)
 		wantCode(t, <-answers, 410, api.CodeSessionEnded)
 		w.eventuallyEnded(made.SessionID, api.FateDeleted)
 	}

@@ -73,7 +73,9 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return err
 	}
-	if brokeOff(err) {
+	// While the session is being paused every failure is that pause's doing.
+	released := rt.targets.awaitRelease(ctx, c.session)
+	if released == nil && brokeOff(err) {
 		rt.awaitEnd(ctx, c.target)
 	}
 	if answer, ok := errors.AsType[*api.Error](err); ok {
@@ -111,9 +113,6 @@ func brokeOff(err error) bool {
 // awaitEnd waits a moment for the news that the session of a target has ended,
 // or is paused.
 func (rt *Router) awaitEnd(ctx context.Context, t *target) {
-	if err := rt.targets.awaitRelease(ctx, t.id); err != nil {
-		return
-	}
 	timer := time.NewTimer(rt.cfg.ExitGrace)
 	defer timer.Stop()
 	select {

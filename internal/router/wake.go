@@ -85,7 +85,7 @@ func (ts *targets) leave(t *target) {
 func (rt *Router) awaken(ctx context.Context, rec session.Session) (*target, session.Session, error) {
 	for range maxWakes {
 		if rec.State != api.StatePaused || rt.cfg.Waker == nil {
-			break
+			return nil, rec, notRunning(rec)
 		}
 		if err := rt.wake(ctx, rec.ID); err != nil {
 			return nil, rec, err
@@ -96,7 +96,7 @@ func (rt *Router) awaken(ctx context.Context, rec session.Session) (*target, ses
 		}
 		rec = now
 	}
-	return nil, rec, notRunning(rec)
+	return nil, rec, paused()
 }
 
 // wake asks for a session to run. Only this wait is bounded; the resume goes on.
@@ -138,7 +138,10 @@ func (rt *Router) retryAwake(r *http.Request, c *call) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t == nil {
+	switch {
+	case t == nil && rec.State == api.StatePaused:
+		return nil, paused()
+	case t == nil:
 		return nil, notRunning(rec)
 	}
 	if old := c.target; t != old {
