@@ -29,6 +29,11 @@ func unknownSession(id string) *api.Error {
 	return api.Errorf(http.StatusNotFound, api.CodeSessionNotFound, `sessions.agentcube.volcano.sh "%s" not found`, id)
 }
 
+// escapes is what PicoD says of such a path when it gets to see it.
+func escapes() *api.Error {
+	return api.Errorf(http.StatusBadRequest, api.CodeInvalidRequest, "Invalid path: path escapes workspace jail")
+}
+
 // notRunning is the answer for a session that cannot take requests now.
 func notRunning(rec session.Session) *api.Error {
 	if !rec.Ended() {

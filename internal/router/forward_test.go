@@ -70,6 +70,28 @@ func TestForwards(t *testing.T) {
 	}
 }
 
+// TestFilesDoNotLeaveTheWorkspace: without an answer of the Router's own, PicoD
+// would be asked for something else than files, and not say why it has nothing.
+func TestFilesDoNotLeaveTheWorkspace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mirror, nil)
+	rec := w.add(nil)
+	none := w.add(func(s *session.Session) { s.Auth = api.AuthNone })
+	for path, want := range map[string]int{
+		"/api/files/%2E%2E/x": 400, "/api/files/a/../../execute": 400, "/api/files/..": 400, "/api/files/%2e%2e%2fx": 400,
+		"/api/files/a/../x": 200, "/api/files/../files/x": 200, "/api/files/..x": 200, "/other/../x": 200,
+	} {
+		got := w.do("GET", base+path, "", "X-Agentcube-Session-Id", rec.ID, "Authorization", "alice")
+		if got.status != want || want == 400 && !strings.Contains(got.body, "escapes workspace jail") {
+			t.Errorf("%s = %d %s, want %d", path, got.status, got.body, want)
+		}
+		// A server of one's own may mean what it likes by it.
+		if got := w.do("GET", base+path, "", "X-Agentcube-Session-Id", none.ID, "Authorization", "alice"); got.status != 200 {
+			t.Errorf("%s of a session without PicoD = %d %s", path, got.status, got.body)
+		}
+	}
+}
+
 func TestForwardedHeaders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mirror, nil)

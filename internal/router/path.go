@@ -9,11 +9,17 @@ import (
 	"github.com/volcano-sh/agentcube/api"
 )
 
+// filesPath is below what PicoD serves the files of the workspace.
+const filesPath = "/api/files/"
+
 // invocation is what the path of a data-plane request says.
 type invocation struct {
 	kind, namespace, name string
 	// path is what goes to the sandbox: decoded once, without dot segments.
 	path string
+	// escapes: dot segments led out of what PicoD serves as files. Without them
+	// it would know the path as another one, or as none at all.
+	escapes bool
 	// bare: the path ended at "/invocations", without a slash.
 	bare bool
 }
@@ -54,6 +60,7 @@ func parseInvocation(escaped string) (invocation, bool) {
 		return invocation{}, false
 	}
 	inv.path = removeDots("/" + path)
+	inv.escapes = strings.HasPrefix("/"+path, filesPath) && !strings.HasPrefix(inv.path, filesPath)
 	return inv, true
 }
 

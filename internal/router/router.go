@@ -240,6 +240,9 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, 
 		}
 		w.Header().Set(api.HeaderSessionID, rec.ID)
 	}
+	if inv.escapes && rec.Auth != api.AuthNone {
+		return nil, escapes()
+	}
 	if t == nil {
 		if t, rec, err = rt.awaken(r.Context(), rec); err != nil {
 			return nil, err
