@@ -51,8 +51,8 @@ func newUp(a *app) *cobra.Command {
 		Use:   "up",
 		Short: "Run all of AgentCube on this machine, in the foreground",
 		Long: "Up serves both planes on one address until it gets SIGINT or SIGTERM. It then takes no\n" +
-			"more requests, lets those under way finish, and ends all sessions, unless\n" +
-			"--keep-sessions. A second signal ends it at once; the next start cleans up.",
+			"more requests, lets those under way finish, and ends all sessions that are not\n" +
+			"paused, unless --keep-sessions. A second signal ends it at once; the next start cleans up.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.cfg.Validate(); err != nil {

@@ -6,17 +6,22 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
 
 var checkpointName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// maxCheckpoints bounds the checkpoints of one owner: they take room on disk.
+const maxCheckpoints = 1000
 
 // checkpointKey is what a checkpoint is found by.
 type checkpointKey struct{ owner, name string }
@@ -93,15 +98,26 @@ func (m *Manager) reserve(ctx context.Context, key checkpointKey) (free func(), 
 		defer m.mu.Unlock()
 		delete(m.names, key)
 	}
-	_, err = m.cfg.Store.GetCheckpoint(ctx, key.owner, key.name)
-	switch {
-	case errors.Is(err, session.ErrNoCheckpoint):
-		return free, nil
-	case err == nil:
-		err = checkpointExists(key.name)
+	if err := m.checkFree(ctx, key); err != nil {
+		free()
+		return nil, err
 	}
-	free()
-	return nil, fmt.Errorf("get checkpoint: %w", err)
+	return free, nil
+}
+
+// checkFree wants a name that is not taken, of an owner who may have one more.
+func (m *Manager) checkFree(ctx context.Context, key checkpointKey) error {
+	all, err := m.cfg.Store.ListCheckpoints(ctx, key.owner)
+	if err != nil {
+		return fmt.Errorf("list checkpoints: %w", err)
+	}
+	if slices.ContainsFunc(all, func(c session.Checkpoint) bool { return c.Name == key.name }) {
+		return checkpointExists(key.name)
+	}
+	if len(all) >= maxCheckpoints {
+		return httpserve.Overloaded().WithHint("you have %d checkpoints, which is the limit; delete one", len(all))
+	}
+	return nil
 }
 
 // begin announces a snapshot that is about to be made, so that nobody takes it

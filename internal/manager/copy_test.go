@@ -474,3 +474,24 @@ func TestWarmPools(t *testing.T) {
 		t.Errorf("pools after Close = %+v", got)
 	}
 }
+
+// TestCheckpointsAreBounded: they take room on disk, so an owner cannot have any
+// number.
+func TestCheckpointsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.start()
+	made := n.create()
+	for i := range 1000 {
+		name := fmt.Sprint("c", i)
+		if err := w.store.CreateCheckpoint(t.Context(), session.Checkpoint{Owner: "alice", Name: name, Snapshot: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCode(t, n.checkpoint(made.SessionID, "one-more"), 429, api.CodeServerOverloaded)
+	wantCode(t, n.checkpoint(made.SessionID, "c7"), 409, api.CodeCheckpointExists)
+	n.do(t.Context(), "alice", "DELETE", "/v1/checkpoints/c7", "")
+	if got := n.checkpoint(made.SessionID, "one-more"); got.status != 200 {
+		t.Errorf("checkpoint = %d %s", got.status, got.body)
+	}
+}

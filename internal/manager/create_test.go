@@ -364,3 +364,35 @@ func TestCreateWhileClosing(t *testing.T) {
 	}
 	w.eventuallyEnded(w.records()[0].ID, api.FateFailed)
 }
+
+// TestBurst: more sessions at once than may start at a time all start, a few at
+// a time.
+func TestBurst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.templates[0].WarmPoolSize = 5
+	var busy, most atomic.Int32
+	w.hooks.Create = func(context.Context, sandbox.Spec) error {
+		n := busy.Add(1)
+		defer busy.Add(-1)
+		for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
+		}
+		time.Sleep(time.Millisecond)
+		return nil
+	}
+	w.config = func(c *manager.Config) { c.MaxParallelStarts = 3 }
+	n := w.start()
+	var wg sync.WaitGroup
+	for i := range 100 {
+		wg.Go(func() {
+			who := []string{"alice", "bob"}[i%2]
+			if got := n.do(t.Context(), who, "POST", createPath, createBody); got.status != 200 {
+				t.Errorf("create = %d %s", got.status, got.body)
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > 3 || len(w.live()) != 100 {
+		t.Errorf("%d started at a time, %d sessions live, want 3 and 100", most.Load(), len(w.live()))
+	}
+}

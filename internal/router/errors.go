@@ -64,7 +64,7 @@ func createError(inv invocation, err error) error {
 		return api.Errorf(http.StatusNotFound, api.CodeTemplateNotFound, `%ss.agentcube.volcano.sh "%s/%s" not found`,
 			strings.ToLower(inv.kind), inv.namespace, inv.name).WithHint("%s", e.Hint).WithCause(err)
 	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
-		http.StatusServiceUnavailable, httpserve.StatusClientClosedRequest:
+		http.StatusServiceUnavailable, http.StatusInsufficientStorage, httpserve.StatusClientClosedRequest:
 		return e
 	}
 	return api.Errorf(http.StatusInternalServerError, e.Code, "internal server error").WithCause(err)
