@@ -11,7 +11,9 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 AGENTCUBE := bin/agentcube
-PICOD     := internal/sandbox/gvisor/agent/bin/picod
+PROGRAMS  := internal/sandbox/gvisor/agent/bin
+PICOD     := $(PROGRAMS)/picod
+SENTRY    := $(PROGRAMS)/gvisor_sentry.gz
 IMAGE     := build/images/python.oci.tar
 VENV      := build/venv
 LINT      := build/tools/golangci-lint
@@ -54,7 +56,7 @@ deps: ## install the Debian packages that building and testing need
 	@scripts/deps.sh
 
 .PHONY: build
-build: deps $(PICOD) ## build bin/agentcube, with picod inside
+build: deps $(PICOD) $(SENTRY) ## build bin/agentcube, with the programs of a sandbox inside
 	@echo "==> building $(AGENTCUBE)"
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(AGENTCUBE) ./cmd/agentcube
 
@@ -62,6 +64,13 @@ build: deps $(PICOD) ## build bin/agentcube, with picod inside
 $(PICOD):
 	@echo "==> building picod"
 	@$(GO) build -trimpath -ldflags '-s -w' -o $(PICOD) ./cmd/picod
+
+.PHONY: $(SENTRY)
+$(SENTRY):
+	@echo "==> building gVisor's kernel"
+	@mkdir -p build && $(GO) build -trimpath -ldflags '-s -w' -o build/gvisor_sentry ./cmd/gvisor-sentry
+	@sum=$$(sha256sum <build/gvisor_sentry); if [ ! -f $(SENTRY) ] || [ "$$(cat build/gvisor_sentry.sum 2>/dev/null)" != "$$sum" ]; then \
+		gzip -6nc build/gvisor_sentry >$(SENTRY).tmp && mv $(SENTRY).tmp $(SENTRY) && echo "$$sum" >build/gvisor_sentry.sum; fi
 
 .PHONY: image
 image: deps ## make the default image (cached while its recipe is unchanged)
@@ -115,7 +124,7 @@ bench: build image ## measure, beside references (needs a running AgentCube)
 ##@ check
 
 .PHONY: check
-check: deps $(PICOD) venv $(LINT) ## formatting, vet, linters, types
+check: deps $(PICOD) $(SENTRY) venv $(LINT) ## formatting, vet, linters, types
 	@scripts/check.sh
 
 $(LINT): tools/go.mod
@@ -130,4 +139,4 @@ fmt: venv ## format Go and Python sources
 
 .PHONY: clean
 clean: ## remove what was built
-	@rm -rf bin build $(PICOD)
+	@rm -rf bin build $(PICOD) $(SENTRY)

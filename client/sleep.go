@@ -9,9 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/volcano-sh/agentcube/api"
 )
@@ -134,24 +133,26 @@ func (s *Session) forkKeys(count int, own []*rsa.PrivateKey) ([]*rsa.PrivateKey,
 // Making one takes a core for a tenth of a second.
 func fillKeys(ctx context.Context, keys []*rsa.PrivateKey) ([]string, error) {
 	public := make([]string, len(keys))
-	var group errgroup.Group
-	group.SetLimit(keyMakers())
+	errs := make([]error, len(keys))
+	makers := make(chan struct{}, keyMakers())
+	var wg sync.WaitGroup
 	for i := range keys {
-		group.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("make session keys: %w", err)
+		wg.Go(func() {
+			makers <- struct{}{}
+			defer func() { <-makers }()
+			if errs[i] = ctx.Err(); errs[i] == nil && keys[i] == nil {
+				keys[i], errs[i] = NewKey()
 			}
-			var err error
-			if keys[i] == nil {
-				keys[i], err = NewKey()
+			if errs[i] == nil {
+				public[i], errs[i] = encodePublicKey(keys[i])
 			}
-			if err == nil {
-				public[i], err = encodePublicKey(keys[i])
-			}
-			return err
 		})
 	}
-	return public, group.Wait()
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("make session keys: %w", err)
+	}
+	return public, nil
 }
 
 // Checkpoint keeps the session's memory and files under a name: 1 to 128

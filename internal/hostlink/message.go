@@ -21,9 +21,9 @@ const (
 	// OpAssume makes the sandbox that of Identity: the session key, the tokens
 	// seen and the names of who it was before are forgotten.
 	OpAssume Op = "assume"
-	// OpPrepare is asked before a snapshot is taken: PicoD has everything ready
-	// that the snapshot shall hold, gives back memory that it does not need, and
-	// listens for a host on the pipes that it was started with.
+	// OpPrepare is asked before a snapshot is taken: PicoD gives back memory that
+	// it does not need, and listens for a host on the pipes that it was started
+	// with. With Complete, it first waits for all that it keeps ready for commands.
 	OpPrepare Op = "prepare"
 	// OpContinue says that a snapshot was taken, or not, and that this sandbox
 	// goes on.
@@ -47,6 +47,7 @@ type Request struct {
 	Op       Op        `json:"op"`
 	Nonce    []byte    `json:"nonce,omitempty"`
 	Identity *Identity `json:"identity,omitempty"`
+	Complete bool      `json:"complete,omitempty"`
 }
 
 // Reply answers a Request. Error is empty when it was done.

@@ -87,7 +87,7 @@ func (h *host) handle(line hostlink.Files, req hostlink.Request) error {
 		}
 		return h.srv.assume(*req.Identity)
 	case hostlink.OpPrepare:
-		return h.prepare(line)
+		return h.prepare(line, req.Complete)
 	case hostlink.OpContinue:
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -147,7 +147,12 @@ func (h *host) carry(ctx context.Context, port uint16, accept func() (net.Conn, 
 }
 
 // prepare makes ready for a snapshot.
-func (h *host) prepare(line hostlink.Files) error {
+func (h *host) prepare(line hostlink.Files, complete bool) error {
+	if complete {
+		if err := h.srv.Prepared(h.ctx); err != nil {
+			return fmt.Errorf("wait for what is kept ready: %w", err)
+		}
+	}
 	if err := h.srv.Prepared(h.ctx); err != nil {
 		return fmt.Errorf("prepare commands: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 	gvisorlog "gvisor.dev/gvisor/pkg/log"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor/agent"
 )
 
 // Isolation is what this driver's sandboxes report.
@@ -118,7 +119,11 @@ func (d *Driver) acquire(ctx context.Context) (err error) {
 	if err := d.groups.open(); err != nil {
 		return err
 	}
-	if d.agent, err = agentImage(ctx, filepath.Join(d.cfg.DataDir, "agent")); err != nil {
+	programs := filepath.Join(d.cfg.DataDir, "agent")
+	if d.agent, err = agentImage(ctx, programs); err != nil {
+		return err
+	}
+	if err := agent.InstallSentry(programs); err != nil {
 		return err
 	}
 	d.netns, err = newNetns()

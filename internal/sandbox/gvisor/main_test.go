@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor/agent"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +28,11 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	// One place for all drivers of these tests, whose folders come and go.
+	if err := agent.InstallSentry(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	// Tests print, so that they cannot use DetachStdio. Their output is a pipe
 	// or a file; it is their input that can be the machine's /dev/null.
 	null, err := nullDevice(dir)

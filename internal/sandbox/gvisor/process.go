@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor/agent"
 )
 
 // process is a sentry process, held by a pidfd so that its number cannot come
@@ -176,7 +178,7 @@ func sentriesBelow(dir string) (map[string][]int, error) {
 }
 
 // sentries lists processes that can be sentries: those that were started as
-// /proc/self/exe, less their own children. Command lines are not read here: a
+// /proc/self/exe or by the sentry's own name, less their own children. Command lines are not read here: a
 // guest that keeps the memory map of its stub processes busy could hold that up.
 func sentries() ([]int, error) {
 	entries, err := os.ReadDir("/proc")
@@ -190,7 +192,7 @@ func sentries() ([]int, error) {
 			continue
 		}
 		name, fields, err := readStat(pid)
-		if err != nil || name != "exe" {
+		if err != nil || (name != "exe" && name != agent.SentryFile) {
 			continue
 		}
 		parents[pid], _ = strconv.Atoi(fields[1])

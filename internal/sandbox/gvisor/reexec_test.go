@@ -1,10 +1,6 @@
 package gvisor
 
-import (
-	"testing"
-
-	"github.com/google/go-cmp/cmp"
-)
+import "testing"
 
 func TestIsReexec(t *testing.T) {
 	for _, tt := range []struct {
@@ -25,26 +21,5 @@ func TestIsReexec(t *testing.T) {
 	}
 	if IsReexec(nil) {
 		t.Error("IsReexec(nil) = true")
-	}
-}
-
-func TestTellMemory(t *testing.T) {
-	args := func(bundle, memory string) []string {
-		return []string{"runsc-sandbox", "--root=/r", "boot", "--bundle=" + bundle, "--total-memory", memory, "sb"}
-	}
-	for _, tt := range []struct {
-		name     string
-		in, want []string
-	}{
-		{"limit below the host's memory", args("/d/s/bundle-1000", "9000"), args("/d/s/bundle-1000", "1000")},
-		{"limit above the host's memory", args("/d/s/bundle-10000", "9000"), args("/d/s/bundle-10000", "9000")},
-		{"a bundle that is not ours", args("/d/s/other", "9000"), args("/d/s/other", "9000")},
-		{"no number", args("/d/s/bundle-x", "9000"), args("/d/s/bundle-x", "9000")},
-		{"another command", []string{"runsc", "list"}, []string{"runsc", "list"}},
-		{"cut off", []string{"runsc", "--total-memory"}, []string{"runsc", "--total-memory"}},
-	} {
-		if diff := cmp.Diff(tt.want, tellMemory(tt.in)); diff != "" {
-			t.Errorf("%s: (-want +got)\n%s", tt.name, diff)
-		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/internal/hostlink"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor/sentry"
 )
 
 // run is one sentry process with all that belongs to it on the host: a
@@ -89,7 +90,7 @@ func (d *Driver) newRun(ctx context.Context, f frame, host string) (_ *run, _ ho
 			err = errors.Join(err, ours.Close(), d.remove(clean, r))
 		}
 	}()
-	bundleDir := filepath.Join(r.dir, bundlePrefix+strconv.FormatInt(f.Resources.MemoryBytes, 10))
+	bundleDir := filepath.Join(r.dir, sentry.BundlePrefix+strconv.FormatInt(f.Resources.MemoryBytes, 10))
 	if err := os.MkdirAll(bundleDir, 0o711); err != nil {
 		return nil, ours, fmt.Errorf("make sandbox directory: %w", err)
 	}

@@ -36,7 +36,7 @@ func (d *Driver) Pause(ctx context.Context, id string) error {
 	}
 	b.setLeaving(true)
 	defer b.setLeaving(false)
-	if _, err := d.capture(ctx, r, b.pausedDir()); err != nil {
+	if _, err := d.capture(ctx, r, b.pausedDir(), hostlink.Request{Op: hostlink.OpPrepare}); err != nil {
 		return fmt.Errorf("pause sandbox %s: %w", id, err)
 	}
 	if err := b.save(func(rec *record) { rec.At = nil }); err != nil {
@@ -58,10 +58,10 @@ func (b *box) setLeaving(leaving bool) {
 	b.leaving = leaving
 }
 
-// capture makes a snapshot of a run, which goes on.
-func (d *Driver) capture(ctx context.Context, r *run, dir string) (*snapshot, error) {
+// capture makes a snapshot of a run, which has been asked to prepare and goes on.
+func (d *Driver) capture(ctx context.Context, r *run, dir string, prepare hostlink.Request) (*snapshot, error) {
 	if r.frame.agent() {
-		if err := r.link.ask(ctx, hostlink.Request{Op: hostlink.OpPrepare}); err != nil {
+		if err := r.link.ask(ctx, prepare); err != nil {
 			return nil, err
 		}
 	}
@@ -162,7 +162,7 @@ func (d *Driver) Checkpoint(ctx context.Context, id, name string) (sandbox.Snaps
 			s, err = s.link(d.snapshotDir(name))
 		}
 	case err == nil:
-		s, err = d.capture(ctx, r, d.snapshotDir(name))
+		s, err = d.capture(ctx, r, d.snapshotDir(name), hostlink.Request{Op: hostlink.OpPrepare})
 	}
 	if err != nil {
 		return sandbox.Snapshot{}, fmt.Errorf("checkpoint sandbox %s: %w", id, err)

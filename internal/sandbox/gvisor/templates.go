@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/volcano-sh/agentcube/internal/hostlink"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
@@ -151,7 +152,7 @@ func (t *templates) build(ctx context.Context, f frame, dir string, progress fun
 	if len(f.Preload) > 0 {
 		progress("importing " + strings.Join(f.Preload, ", "))
 	}
-	s, err := t.d.capture(ctx, r, dir)
+	s, err := t.d.capture(ctx, r, dir, hostlink.Request{Op: hostlink.OpPrepare, Complete: true})
 	clean, done := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
 	defer done()
 	if err = errors.Join(err, t.d.remove(clean, r)); err != nil {

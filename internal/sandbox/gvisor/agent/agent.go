@@ -1,4 +1,5 @@
-// Package agent carries the PicoD binary that runs inside every sandbox.
+// Package agent carries the programs of a sandbox: PicoD, which runs inside,
+// and gVisor's kernel, which the sandbox is.
 package agent
 
 import (
@@ -6,8 +7,8 @@ import (
 	"errors"
 )
 
-// The directory always holds README, so that the package compiles before PicoD
-// has been built.
+// The directory always holds README, so that the package compiles before the
+// programs have been built.
 //
 //go:embed bin
 var files embed.FS

@@ -1,0 +1,8 @@
+// Command gvisor-sentry is gVisor's kernel and nothing else: sandboxes start
+// with it sooner, and hold less memory, than with all of agentcube. The
+// program agentcube carries it.
+package main
+
+import "github.com/volcano-sh/agentcube/internal/sandbox/gvisor/sentry"
+
+func main() { sentry.Main() }
