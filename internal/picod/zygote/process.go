@@ -62,7 +62,7 @@ func identify(path string) identity {
 	if err := unix.Stat(path, &st); err != nil {
 		return identity{}
 	}
-	return identity{device: st.Dev, inode: st.Ino, sec: int64(st.Mtim.Sec), nsec: int64(st.Mtim.Nsec)}
+	return identity{device: st.Dev, inode: st.Ino, sec: st.Mtim.Sec, nsec: st.Mtim.Nsec}
 }
 
 func (i identity) same(other identity) bool { return i == other && i != identity{} }
