@@ -40,6 +40,7 @@ type host struct {
 	endTrunk context.CancelFunc // nil: there is no trunk
 	tap      *hostlink.Tap
 	endWatch context.CancelFunc // nil: base is not being watched
+	watched  chan struct{}      // closed when the last watching is over; nil: there was none
 }
 
 // startHost serves the host on the line of the configuration, and waits for
@@ -169,7 +170,16 @@ func (h *host) prepare(line hostlink.Files, complete bool) error {
 	// The line in use will not be there in what is restored from the snapshot.
 	ctx, cancel := context.WithCancel(h.ctx)
 	h.endWatch = cancel
-	h.wg.Go(func() { h.watchBase(ctx) })
+	before, over := h.watched, make(chan struct{})
+	h.watched = over
+	h.wg.Go(func() {
+		defer close(over)
+		defer cancel()
+		if before != nil {
+			<-before
+		}
+		h.watchBase(ctx)
+	})
 	return nil
 }
 
@@ -181,13 +191,26 @@ func (h *host) watchBase(ctx context.Context) {
 	for ctx.Err() == nil && !met {
 		// Without an end over there it returns at once.
 		_ = hostlink.Serve(h.base.Control(), func(req hostlink.Request) error {
-			met = true
+			if !met {
+				met = true
+				h.baseMet(ctx)
+			}
 			return h.handle(h.base, req)
 		})
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
+	}
+}
+
+// baseMet ends the watching: this is what was restored. Once the host at the base
+// has gone too, the next snapshot needs a watch of its own.
+func (h *host) baseMet(ctx context.Context) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ctx.Err() == nil {
+		h.endWatch = nil
 	}
 }
 
