@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"mime"
+	"net"
 	"net/http"
 	"os"
 	"path"
@@ -45,7 +46,8 @@ func (q *request) download() *problem {
 	// Not http.ServeFile, which answers a file named index.html with a redirect.
 	control := http.NewResponseController(q.w)
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
-	http.ServeContent(&progressWriter{ResponseWriter: q.w, control: control}, q.r, "", info.ModTime(), file)
+	_, tcp := q.r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	http.ServeContent(&progressWriter{ResponseWriter: q.w, control: control, file: tcp}, q.r, "", info.ModTime(), file)
 	return nil
 }
 

@@ -34,6 +34,7 @@ func (r *progressReader) Read(p []byte) (int, error) {
 type progressWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	file    bool // the connection is one that the kernel can send files on
 }
 
 // Write implements io.Writer.
@@ -46,8 +47,8 @@ func (w *progressWriter) Write(p []byte) (int, error) {
 // which has its deadline.
 func (w *progressWriter) ReadFrom(from io.Reader) (int64, error) {
 	to, ok := w.ResponseWriter.(io.ReaderFrom)
-	if !ok {
-		return io.Copy(struct{ io.Writer }{w}, from)
+	if !ok || !w.file {
+		return io.CopyBuffer(struct{ io.Writer }{w}, from, make([]byte, copySize))
 	}
 	piece := &io.LimitedReader{R: from}
 	limited, isLimited := from.(*io.LimitedReader)

@@ -1,6 +1,7 @@
 package picod
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -20,7 +21,7 @@ import (
 const (
 	maxFields     = 32   // parts of a multipart body
 	maxFieldBytes = 8192 // of a part that is not the file
-	copySize      = 128 << 10
+	copySize      = 256 << 10
 )
 
 type uploadResponse struct {
@@ -210,7 +211,14 @@ func (f *form) takeFile(part io.Reader) *problem {
 	if f.file, err = f.q.ws.Create(f.rel); err != nil {
 		return badTarget(err)
 	}
-	if _, err := io.CopyBuffer(fileWriter{f.file}, part, make([]byte, copySize)); err != nil {
+	// The parts of a form come in pieces of 4 KiB at most, and each write is a
+	// system call.
+	to := bufio.NewWriterSize(fileWriter{f.file}, copySize)
+	_, err = io.Copy(struct{ io.Writer }{to}, part)
+	if err == nil {
+		err = to.Flush()
+	}
+	if err != nil {
 		if write, ok := errors.AsType[*writeError](err); ok {
 			return badTarget(write.error)
 		}

@@ -12,6 +12,7 @@
 package trunk
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -39,18 +40,35 @@ const (
 func settings() *smux.Config {
 	return &smux.Config{
 		Version: 2, KeepAliveDisabled: true,
-		MaxFrameSize:     32 << 10,
+		MaxFrameSize:     64<<10 - 1,
 		MaxStreamBuffer:  512 << 10, // what one stream may send ahead of its reader
 		MaxReceiveBuffer: 8 << 20,   // the same for all streams together
 	}
 }
+
+// readAhead is how many bytes are read at once where they are there: a frame is
+// a header and its data otherwise, two system calls.
+const readAhead = 256 << 10
+
+// buffered is a connection that is read in large pieces.
+type buffered struct {
+	io.ReadWriteCloser
+	in *bufio.Reader
+}
+
+func newBuffered(conn io.ReadWriteCloser) *buffered {
+	return &buffered{ReadWriteCloser: conn, in: bufio.NewReaderSize(conn, readAhead)}
+}
+
+// Read implements io.Reader.
+func (b *buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
 // Dialer opens streams. It is safe for concurrent use.
 type Dialer struct{ mux *smux.Session }
 
 // NewDialer takes over conn.
 func NewDialer(conn io.ReadWriteCloser) (*Dialer, error) {
-	mux, err := smux.Client(conn, settings())
+	mux, err := smux.Client(newBuffered(conn), settings())
 	if err != nil {
 		return nil, fmt.Errorf("start trunk: %w", err)
 	}
@@ -109,7 +127,7 @@ type Handler func(ctx context.Context, port uint16, accept func() (net.Conn, err
 // Serve serves the streams that arrive on conn, each in a goroutine of its
 // own, until conn or ctx ends; then it closes conn and waits for the handlers.
 func Serve(ctx context.Context, conn io.ReadWriteCloser, handle Handler) error {
-	mux, err := smux.Server(conn, settings())
+	mux, err := smux.Server(newBuffered(conn), settings())
 	if err != nil {
 		return fmt.Errorf("start trunk: %w", err)
 	}
