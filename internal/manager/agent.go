@@ -13,6 +13,7 @@ import (
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/session"
 )
 
 // initRequest is the body of PicoD's /init.
@@ -22,30 +23,58 @@ type initRequest struct {
 	Env       map[string]string `json:"env,omitempty"`
 }
 
-// initAgent locks the PicoD of a new sandbox to the key of its session: the
-// client's, or the Router's.
-func (m *Manager) initAgent(ctx context.Context, p plan) error {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.InitTimeout)
-	defer cancel()
-	mode, key := auth.InitKeyBound, p.record.PublicKey
-	if p.record.Auth == api.AuthManaged {
+// offer is what locks the PicoD of a new sandbox to the key of its session.
+type offer struct {
+	token string
+	body  []byte
+	err   error
+}
+
+// offer makes an offer in the background, as signing takes longer than much else
+// of a creation. It is on the channel when it is made; nil where there is no
+// PicoD.
+func (m *Manager) offer(rec session.Session) <-chan *offer {
+	made := make(chan *offer, 1)
+	if rec.Auth == api.AuthNone {
+		made <- nil
+		return made
+	}
+	go func() {
+		o := &offer{}
+		o.token, o.body, o.err = m.signOffer(rec)
+		made <- o
+	}()
+	return made
+}
+
+func (m *Manager) signOffer(rec session.Session) (token string, body []byte, err error) {
+	mode, key := auth.InitKeyBound, rec.PublicKey
+	if rec.Auth == api.AuthManaged {
 		pem, err := auth.PublicKeyPEM(m.cfg.RouterKey)
 		if err != nil {
-			return err
+			return "", nil, err
 		}
 		mode, key = auth.InitManaged, pem
 	}
-	body, err := json.Marshal(initRequest{SessionID: p.record.ID, Metadata: p.record.Metadata, Env: p.record.Env})
+	body, err = json.Marshal(initRequest{SessionID: rec.ID, Metadata: rec.Metadata, Env: rec.Env})
 	if err != nil {
-		return fmt.Errorf("encode init request: %w", err)
+		return "", nil, fmt.Errorf("encode init request: %w", err)
 	}
-	token, err := auth.SignInit(m.cfg.BootstrapKey, auth.Init{
-		SessionID: p.record.ID, SandboxID: p.record.SandboxID, Mode: mode, PublicKey: key, Body: body,
+	token, err = auth.SignInit(m.cfg.BootstrapKey, auth.Init{
+		SessionID: rec.ID, SandboxID: rec.SandboxID, Mode: mode, PublicKey: key, Body: body,
 	}, time.Now())
-	if err != nil {
-		return err
+	return token, body, err
+}
+
+// initAgent locks the PicoD of a new sandbox to the key of its session: the
+// client's, or the Router's.
+func (m *Manager) initAgent(ctx context.Context, rec session.Session, o *offer) error {
+	if o.err != nil {
+		return o.err
 	}
-	return m.postInit(ctx, p.record.SandboxID, token, body)
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.InitTimeout)
+	defer cancel()
+	return m.postInit(ctx, rec.SandboxID, o.token, o.body)
 }
 
 func (m *Manager) postInit(ctx context.Context, sandboxID, token string, body []byte) error {

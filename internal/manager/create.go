@@ -161,13 +161,15 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 	if err != nil {
 		return session.Session{}, err
 	}
+	offered := m.offer(p.record)
 	sb, err := m.cfg.Driver.Create(ctx, p.spec)
 	leave()
+	key := <-offered
 	if err != nil {
 		return session.Session{}, driverError(err)
 	}
-	if p.record.Auth != api.AuthNone {
-		if err := m.initAgent(ctx, p); err != nil {
+	if key != nil {
+		if err := m.initAgent(ctx, p.record, key); err != nil {
 			return session.Session{}, api.Errorf(http.StatusInternalServerError, api.CodeSandboxInitFailed,
 				"internal server error").WithCause(err)
 		}
