@@ -218,3 +218,22 @@ func TestMany(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestUnsupported: with another interpreter nothing is prepared, and nobody waits for it.
+func TestUnsupported(t *testing.T) {
+	w := begin(t)
+	fake := w.dir + "/bin/python3"
+	w.write("bin/python3", "#!/bin/sh\nprintf unsupported >&3\n")
+	if err := os.Chmod(fake, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	z := New(Config{Env: []string{"PATH=" + w.dir + "/bin:/bin"}, Dir: w.dir}, w.runner, w.zygote.log)
+	z.Open(t.Context())
+	defer z.Close()
+	if err := z.Prepared(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := z.Fork(w.command("python3", "-c", "pass"), fake); s != nil || z.serving.Load() != nil {
+		t.Error("something was prepared")
+	}
+}

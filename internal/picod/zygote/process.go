@@ -120,13 +120,15 @@ func (p *process) greet(modules []string) error {
 	if err := p.control.SetDeadline(time.Now().Add(importPatience)); err != nil {
 		return fmt.Errorf("wait for zygote: %w", err)
 	}
-	if _, err := p.control.Write([]byte(strings.Join(modules, "\x00") + "\x00")); err != nil {
-		return fmt.Errorf("greet zygote: %w", err)
-	}
+	_, writeErr := p.control.Write([]byte(strings.Join(modules, "\x00") + "\x00"))
 	buf := make([]byte, maxHello)
+	// What has ended may have said why.
 	n, err := p.control.Read(buf)
 	if err != nil {
-		return fmt.Errorf("wait for zygote: %w", err)
+		return fmt.Errorf("greet zygote: %w", errors.Join(writeErr, err))
+	}
+	if string(buf[:n]) == "unsupported" {
+		return fmt.Errorf("start zygote: this version of Python: %w", errors.ErrUnsupported)
 	}
 	if !p.parse(strings.Split(string(buf[:n]), "\x00")) {
 		return errors.New("zygote does not say what it is")

@@ -21,6 +21,8 @@
 // Seeds of the random modules are drawn when a process gets its job, so that
 // copies of one snapshot do not draw the same numbers.
 //
+// CPython 3.11 is what was compared; other versions start in the usual way.
+//
 // # Trust
 //
 // The zygote runs as the user of commands and is trusted no more than they are.

@@ -9,6 +9,14 @@ what comes after is the interpreter's own code, without a frame of ours below it
 
 import sys
 
+CONTROL = 3  # the descriptor of the socket to PicoD
+SOURCE = 4  # the descriptor that this file was read from
+
+if sys.version_info[:2] != (3, 11) or sys.implementation.name != "cpython":
+    # What is used here of the interpreter's inside was compared for one version.
+    sys.modules["os"].write(CONTROL, b"unsupported")
+    sys.modules["os"]._exit(0)
+
 _loaded = set(sys.modules)  # by the start itself
 _importers = set(sys.path_importer_cache)
 
@@ -19,8 +27,6 @@ import os
 import _socket
 import ctypes
 
-CONTROL = 3  # the descriptor of the socket to PicoD
-SOURCE = 4  # the descriptor that this file was read from
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 SIGCHLD = 17
@@ -311,7 +317,9 @@ class _Sibling:
         flags = CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD
         pid = _api.syscall(ctypes.c_long(self.clone), ctypes.c_long(flags), None, None, ctid, ctid)
         if pid == 0:
-            _api.syscall(ctypes.c_long(self.set_robust), ctypes.c_size_t(self.head), ctypes.c_size_t(self.length))
+            _api.syscall(
+                ctypes.c_long(self.set_robust), ctypes.c_size_t(self.head), ctypes.c_size_t(self.length)
+            )
             _api.PyOS_AfterFork_Child()
         else:
             _api.PyOS_AfterFork_Parent()
