@@ -33,6 +33,10 @@ type ExecRequest struct {
 	Env map[string]string
 	// Stdin is the command's standard input; nil means none.
 	Stdin []byte
+	// Remove lists files of the workspace that are removed when the command has
+	// ended, such as the script that it ran; at most 16. Servers older than this
+	// leave them.
+	Remove []string
 }
 
 // StartError is why a command could not be started.
@@ -74,6 +78,7 @@ type execBody struct {
 	WorkingDir string            `json:"working_dir,omitempty"`
 	Env        map[string]string `json:"env,omitempty"`
 	Stdin      []byte            `json:"stdin,omitempty"`
+	Remove     []string          `json:"remove,omitempty"`
 }
 
 type execAnswer struct {
@@ -104,7 +109,7 @@ func (s *Session) Execute(ctx context.Context, req ExecRequest) (ExecResult, err
 	}
 	raw, err := json.Marshal(execBody{
 		Command: req.Command, Timeout: req.Timeout.String(), WorkingDir: req.WorkingDir, Env: req.Env,
-		Stdin: req.Stdin,
+		Stdin: req.Stdin, Remove: req.Remove,
 	})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("encode execute request: %w", err)

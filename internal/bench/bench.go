@@ -13,42 +13,33 @@ import (
 	"github.com/volcano-sh/agentcube/client"
 )
 
-// Names of what is measured.
-const (
-	Create      = "create"           // the create call
-	FirstOutput = "first_output"     // from create to the output of print(1)
-	ExecTrue    = "exec_true"        // one command that does nothing
-	Upload      = "upload_64mib"     // 64 MiB into a session
-	Download    = "download_64mib"   // 64 MiB out of a session
-	IdleMemory  = "idle_private_mib" // memory of its own of an idle session
-)
-
-// Names returns everything that can be measured, in the order of the report.
-func Names() []string { return []string{Create, FirstOutput, ExecTrue, Upload, Download, IdleMemory} }
-
-// Names of the references.
-const (
-	refStockEcho   = "stock_runsc_echo"
-	refStockPython = "stock_runsc_python"
-	refNativeTrue  = "python_subprocess_true"
-	refLocalHTTP   = "local_http"
-)
-
 const (
 	// cleanupTimeout bounds the deletion of a session after its use.
 	cleanupTimeout = time.Minute
 	// sampleTimeout bounds the taking of one sample.
-	sampleTimeout = 2 * time.Minute
+	sampleTimeout = 5 * time.Minute
 	// heavyRuns is how often what moves or holds much is measured at most.
 	heavyRuns = 5
+	// sessionLife ends what a killed run leaves behind.
+	sessionLife = 8 * time.Hour
 )
 
-// Options of a run. Client, N and Concurrency are required.
+// Template names a template.
+type Template struct{ Namespace, Name string }
+
+// Options of a run. Client, Plain, N and Concurrency are required.
 type Options struct {
 	Client *client.Client
-	// Namespace and Template name what sessions are made from; empty means the
-	// client's defaults.
-	Namespace, Template string
+	// Plain is a template without a warm pool.
+	Plain Template
+	// Preloaded is one that has the modules of Preload imported, and no pool
+	// either; its zero value means Plain.
+	Preloaded Template
+	Preload   []string
+	// Warm makes a template with the modules of Preload and a warm pool of that
+	// size, in place of the one that it made before; size 0 means none. Nil:
+	// nothing is measured hot.
+	Warm func(ctx context.Context, size int) (Template, error)
 	// N is the number of samples of each quantity; what moves 64 MiB or looks
 	// at memory is sampled fewer times.
 	N int
@@ -57,6 +48,8 @@ type Options struct {
 	// Only lists the names to measure; empty means all.
 	Only []string
 
+	// DataDir is the server's, to see memory and disk; empty: no such figures.
+	DataDir string
 	// Program is an executable that is stock gVisor when argv[0] is "runsc",
 	// and Rootfs the EROFS file that it starts. Either empty: no comparison with
 	// gVisor. Both need root.
@@ -80,96 +73,117 @@ type runner struct {
 
 	mu      sync.Mutex
 	samples map[string][]float64
+	over    []func() error // what ends the sessions of this round
+	asleep  []func() error // what ends those that sleep on
 	done    int
 	total   int
 }
 
-// Run measures. It deletes every session that it made, also when it fails or
-// ctx ends. It needs a temporary folder with room for 64 MiB.
-func Run(ctx context.Context, opts Options) (_ Report, err error) {
+// newRunner checks the options. The caller calls close.
+func newRunner(opts Options) (*runner, error) {
 	if opts.N < 1 || len(opts.Concurrency) == 0 || slices.Min(opts.Concurrency) < 1 {
-		return Report{}, errors.New("bench: the number of samples and every concurrency must be at least 1")
+		return nil, errors.New("bench: the number of samples and every concurrency must be at least 1")
 	}
 	for _, name := range opts.Only {
 		if !slices.Contains(Names(), name) {
-			return Report{}, fmt.Errorf("bench: there is no measurement %q", name)
+			return nil, fmt.Errorf("bench: there is no measurement %q", name)
 		}
 	}
 	r := &runner{Options: opts}
 	if r.Step == nil {
 		r.Step = func(int, int) {}
 	}
+	if r.Preloaded == (Template{}) {
+		r.Preloaded = r.Plain
+	}
+	var err error
 	// One key for all sessions: making keys is not what is measured.
 	if r.key, err = client.NewKey(); err != nil {
-		return Report{}, err
+		return nil, err
 	}
 	if r.dir, err = os.MkdirTemp("", "agentcube-bench-"); err != nil {
-		return Report{}, fmt.Errorf("make temporary folder: %w", err)
+		return nil, fmt.Errorf("make temporary folder: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
 	if r.Program != "" && r.Rootfs != "" {
 		r.stock = &stock{program: r.Program, rootfs: r.Rootfs, platform: r.Platform, dir: r.dir}
 	}
-	r.plan()
-	return r.all(ctx)
+	return r, nil
+}
+
+func (r *runner) close() error { return os.RemoveAll(r.dir) }
+
+// Run measures. It deletes every session that it made, also when it fails or
+// ctx ends. It needs a temporary folder with room for some 200 MiB.
+func Run(ctx context.Context, opts Options) (report Report, err error) {
+	r, err := newRunner(opts)
+	if err != nil {
+		return Report{}, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if r.Python != "" {
+		if r.Python, err = realPython(ctx, r.Python); err != nil {
+			return Report{}, err
+		}
+	}
+	phases := r.phases()
+	for _, p := range phases {
+		r.total += p.samples
+	}
+	for _, p := range phases {
+		results, err := p.run(ctx)
+		for _, res := range results {
+			if r.wants(res.Name) {
+				report.Results = append(report.Results, res)
+			}
+		}
+		if err != nil {
+			return report, err
+		}
+	}
+	return report, nil
 }
 
 func (r *runner) wants(names ...string) bool {
 	return len(r.Only) == 0 || slices.ContainsFunc(names, func(n string) bool { return slices.Contains(r.Only, n) })
 }
 
-// plan counts the samples to come, for progress.
-func (r *runner) plan() {
-	for _, c := range r.Concurrency {
-		n := rounds(r.N, c) * c
-		for _, names := range [][]string{{Create, FirstOutput}, {ExecTrue}} {
-			if r.wants(names...) {
-				r.total += n
-			}
-		}
-	}
-	heavy := min(r.N, heavyRuns)
-	if r.wants(Upload, Download) {
-		r.total += heavy
-	}
-	if r.wants(IdleMemory) {
-		r.total += heavy
-	}
+// phase is what is measured together.
+type phase struct {
+	samples int
+	run     func(ctx context.Context) ([]Result, error)
 }
 
-func (r *runner) all(ctx context.Context) (Report, error) {
-	var report Report
-	add := func(results []Result, err error) error {
-		for _, res := range results {
-			if r.wants(res.Name) {
-				report.Results = append(report.Results, res)
-			}
+// phases lists what there is to do.
+func (r *runner) phases() (all []phase) {
+	add := func(samples int, run func(ctx context.Context) ([]Result, error), names ...string) {
+		if r.wants(names...) {
+			all = append(all, phase{samples, run})
 		}
-		return err
+	}
+	with := func(run func(context.Context, int) ([]Result, error), c int) func(context.Context) ([]Result, error) {
+		return func(ctx context.Context) ([]Result, error) { return run(ctx, c) }
 	}
 	for _, c := range r.Concurrency {
-		if r.wants(Create, FirstOutput) {
-			if err := add(r.starts(ctx, c)); err != nil {
-				return report, err
-			}
+		n := rounds(r.N, c) * c
+		if r.Warm != nil {
+			add(n, with(r.hot, c), CreateHot, FirstOutputHot)
 		}
-		if r.wants(ExecTrue) {
-			if err := add(r.execs(ctx, c)); err != nil {
-				return report, err
-			}
+		add(n, with(r.drained, c), CreateDrained, FirstOutputDrained)
+		add(n, with(r.execs, c), ExecTrue)
+		add(n, with(r.runCode, c), RunCodePython)
+	}
+	heavy := min(r.N, heavyRuns)
+	add(r.N, r.sleep, Pause, Resume, Fork)
+	add(heavy, r.transfers, Upload, Download)
+	if r.DataDir != "" {
+		add(heavy, func(ctx context.Context) ([]Result, error) { return r.memory(ctx, IdleMemory, r.Plain, nil) }, IdleMemory)
+		if len(r.Preload) > 0 {
+			add(heavy, func(ctx context.Context) ([]Result, error) {
+				return r.memory(ctx, IdlePreloaded, r.Preloaded, r.Preload)
+			}, IdlePreloaded)
 		}
 	}
-	if r.wants(Upload, Download) {
-		if err := add(r.transfers(ctx)); err != nil {
-			return report, err
-		}
-	}
-	if r.wants(IdleMemory) {
-		if err := add(r.memory(ctx)); err != nil {
-			return report, err
-		}
-	}
-	return report, nil
+	return all
 }
 
 // rounds is how many times c at a time make at least n.
@@ -179,28 +193,61 @@ func rounds(n, c int) int { return (n + c - 1) / c }
 type op func(ctx context.Context, worker int) error
 
 // take runs the ops in turns, c of each at a time, until there are n of each.
-func (r *runner) take(ctx context.Context, n, c int, ops ...op) error {
+// The sessions of a round end when it is over.
+func (r *runner) take(ctx context.Context, n, c int, before func(context.Context) error, ops ...op) error {
 	r.samples = map[string][]float64{}
 	for range rounds(n, c) {
-		for _, do := range ops {
-			errs := make([]error, c)
-			var wg sync.WaitGroup
-			for worker := range c {
-				wg.Go(func() {
-					ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
-					defer cancel()
-					errs[worker] = do(ctx, worker)
-				})
-			}
-			wg.Wait()
-			if err := errors.Join(errs...); err != nil {
-				return err
-			}
+		err := r.round(ctx, c, before, ops)
+		if err = errors.Join(err, r.endSessions()); err != nil {
+			return err
 		}
 		r.done += c
 		r.Step(r.done, r.total)
 	}
 	return nil
+}
+
+func (r *runner) round(ctx context.Context, c int, before func(context.Context) error, ops []op) error {
+	if before != nil {
+		if err := before(ctx); err != nil {
+			return err
+		}
+	}
+	for _, do := range ops {
+		errs := make([]error, c)
+		var wg sync.WaitGroup
+		for worker := range c {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+				defer cancel()
+				errs[worker] = do(ctx, worker)
+			})
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// atEnd keeps what is to be done when the round is over.
+func (r *runner) atEnd(end func() error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = append(r.over, end)
+}
+
+func (r *runner) endSessions() error {
+	r.mu.Lock()
+	over := r.over
+	r.over = nil
+	r.mu.Unlock()
+	var err error
+	for _, end := range slices.Backward(over) {
+		err = errors.Join(err, end())
+	}
+	return err
 }
 
 // record adds a sample.
@@ -210,6 +257,18 @@ func (r *runner) record(name string, value float64) {
 	r.samples[name] = append(r.samples[name], value)
 }
 
+// timed records how long do takes, in milliseconds.
+func (r *runner) timed(series string, do func(context.Context) error) op {
+	return func(ctx context.Context, _ int) error {
+		begin := time.Now()
+		if err := do(ctx); err != nil {
+			return err
+		}
+		r.record(series, milliseconds(time.Since(begin)))
+		return nil
+	}
+}
+
 func (r *runner) result(name, unit string, c int, ref string) Result {
 	return newResult(name, unit, c, r.samples[name], ref, r.samples[ref])
 }
@@ -217,16 +276,29 @@ func (r *runner) result(name, unit string, c int, ref string) Result {
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // session creates a session; the returned function deletes it.
-func (r *runner) session(ctx context.Context) (*client.Session, func() error, error) {
+func (r *runner) session(ctx context.Context, from Template) (*client.Session, func() error, error) {
 	s, err := r.Client.CreateSession(ctx, client.CreateOptions{
-		Namespace: r.Namespace, Template: r.Template, Key: r.key, TTL: time.Hour,
+		Namespace: from.Namespace, Template: from.Name, Key: r.key, TTL: sessionLife,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
-		defer cancel()
-		return s.Delete(ctx)
-	}, nil
+	return s, func() error { return remove(ctx, s) }, nil
+}
+
+// remove deletes a session, also when ctx has ended.
+func remove(ctx context.Context, s *client.Session) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	return s.Delete(ctx)
+}
+
+// prepare has the server make what sessions of a template begin from, and
+// fill its pool. Servers that prepare nothing are fine.
+func (r *runner) prepare(ctx context.Context, t Template) error {
+	err := r.Client.PrepareTemplate(ctx, t.Namespace, t.Name, nil)
+	if errors.Is(err, client.ErrUnsupported) {
+		return nil
+	}
+	return err
 }

@@ -1,77 +1,17 @@
 package bench
 
 import (
-	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"os/exec"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/volcano-sh/agentcube/client"
 )
 
-// starts measures sessions from their creation to their first output.
-func (r *runner) starts(ctx context.Context, c int) ([]Result, error) {
-	ops := []op{r.start}
-	if r.stock != nil {
-		ops = append(ops,
-			func(ctx context.Context, _ int) error { return r.stockStart(ctx, refStockEcho, "echo", "1") },
-			func(ctx context.Context, _ int) error {
-				return r.stockStart(ctx, refStockPython, "python3", "-c", "print(1)")
-			})
-	}
-	if err := r.take(ctx, r.N, c, ops...); err != nil {
-		return nil, err
-	}
-	return []Result{
-		r.result(Create, "ms", c, refStockEcho),
-		r.result(FirstOutput, "ms", c, refStockPython),
-	}, nil
-}
-
-func (r *runner) start(ctx context.Context, _ int) (err error) {
-	begin := time.Now()
-	s, remove, err := r.session(ctx)
-	if err != nil {
-		return err
-	}
-	created := time.Since(begin)
-	defer func() { err = errors.Join(err, remove()) }()
-	res, err := s.Execute(ctx, client.ExecRequest{Command: []string{"python3", "-c", "print(1)"}})
-	if err != nil {
-		return err
-	}
-	output := time.Since(begin)
-	if res.ExitCode != 0 || string(res.Stdout) != "1\n" {
-		return fmt.Errorf("run print(1) in session %s: exit code %d, output %q", s.ID, res.ExitCode, res.Stdout)
-	}
-	r.record(Create, milliseconds(created))
-	r.record(FirstOutput, milliseconds(output))
-	return nil
-}
-
-func (r *runner) stockStart(ctx context.Context, name string, argv ...string) error {
-	d, err := r.stock.firstOutput(ctx, argv)
-	if err != nil {
-		return err
-	}
-	r.record(name, milliseconds(d))
-	return nil
-}
-
 // execs measures a command that does nothing, in one session.
-func (r *runner) execs(ctx context.Context, c int) (_ []Result, err error) {
-	s, remove, err := r.session(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, remove()) }()
-	run := func(ctx context.Context, _ int) error {
-		begin := time.Now()
+func (r *runner) execs(ctx context.Context, c int) ([]Result, error) {
+	err := r.commands(ctx, c, ExecTrue, refNativeTrue, []string{"check_call", "true"}, func(ctx context.Context, s *client.Session) error {
 		res, err := s.Execute(ctx, client.ExecRequest{Command: []string{"true"}})
 		if err != nil {
 			return err
@@ -79,15 +19,53 @@ func (r *runner) execs(ctx context.Context, c int) (_ []Result, err error) {
 		if res.ExitCode != 0 {
 			return fmt.Errorf("run true in session %s: exit code %d: %s", s.ID, res.ExitCode, res.Stderr)
 		}
-		r.record(ExecTrue, milliseconds(time.Since(begin)))
 		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	ops := []op{run}
+	return []Result{r.result(ExecTrue, "ms", c, refNativeTrue)}, nil
+}
+
+// runCode measures what run_code of the Python SDK asks for: a script is
+// written, run by a new interpreter, and removed.
+func (r *runner) runCode(ctx context.Context, c int) ([]Result, error) {
+	native := []string{"check_output", r.Python, "-c", "print(1)"}
+	err := r.commands(ctx, c, RunCodePython, refNativePython, native, func(ctx context.Context, s *client.Session) error {
+		script := "script_" + rand.Text() + ".py"
+		if err := s.WriteFile(ctx, script, []byte("print(1)")); err != nil {
+			return err
+		}
+		res, err := s.Execute(ctx, client.ExecRequest{Command: []string{"python3", script}, Remove: []string{script}})
+		if err != nil {
+			return err
+		}
+		return printedOne(s, res)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []Result{r.result(RunCodePython, "ms", c, refNativePython)}, nil
+}
+
+// commands measures something in one session beside a native command.
+func (r *runner) commands(
+	ctx context.Context, c int, series, ref string, call []string, do func(context.Context, *client.Session) error,
+) (err error) {
+	if err := r.prepare(ctx, r.Plain); err != nil {
+		return err
+	}
+	s, remove, err := r.session(ctx, r.Plain)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	ops := []op{r.timed(series, func(ctx context.Context) error { return do(ctx, s) })}
 	if r.Python != "" {
 		natives := make([]*native, c)
 		for i := range natives {
-			if natives[i], err = startNative(ctx, r.Python); err != nil {
-				return nil, err
+			if natives[i], err = startNative(ctx, r.Python, call); err != nil {
+				return err
 			}
 			defer natives[i].stop()
 		}
@@ -96,7 +74,7 @@ func (r *runner) execs(ctx context.Context, c int) (_ []Result, err error) {
 			if err != nil {
 				return err
 			}
-			r.record(refNativeTrue, d)
+			r.record(ref, d)
 			return nil
 		})
 	}
@@ -104,62 +82,8 @@ func (r *runner) execs(ctx context.Context, c int) (_ []Result, err error) {
 	r.samples = map[string][]float64{}
 	for _, do := range ops {
 		if err := do(ctx, 0); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := r.take(ctx, r.N, c, ops...); err != nil {
-		return nil, err
-	}
-	return []Result{r.result(ExecTrue, "ms", c, refNativeTrue)}, nil
-}
-
-// nativeLoop runs true for every line it reads, and says how long it took.
-const nativeLoop = `
-import subprocess, sys, time
-for line in sys.stdin:
-    begin = time.perf_counter()
-    subprocess.run(["true"], check=True)
-    print((time.perf_counter() - begin) * 1000, flush=True)
-`
-
-// native is a Python process on this machine that runs commands.
-type native struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
-}
-
-func startNative(ctx context.Context, python string) (*native, error) {
-	n := &native{cmd: exec.CommandContext(ctx, python, "-c", nativeLoop)}
-	var err error
-	if n.in, err = n.cmd.StdinPipe(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", python, err)
-	}
-	out, err := n.cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", python, err)
-	}
-	n.out = bufio.NewReader(out)
-	if err := n.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", python, err)
-	}
-	return n, nil
-}
-
-// run runs one command and returns the milliseconds that Python measured.
-func (n *native) run() (float64, error) {
-	if _, err := io.WriteString(n.in, "\n"); err != nil {
-		return 0, fmt.Errorf("run true natively: %w", err)
-	}
-	line, err := n.out.ReadString('\n')
-	if err != nil {
-		return 0, fmt.Errorf("run true natively: %w", err)
-	}
-	return strconv.ParseFloat(strings.TrimSpace(line), 64)
-}
-
-// stop ends the process, which leaves its loop when its input ends.
-func (n *native) stop() {
-	_ = n.in.Close()
-	_ = n.cmd.Wait()
+	return r.take(ctx, r.N, c, nil, ops...)
 }

@@ -8,6 +8,8 @@ import (
 // Report is what one run measured.
 type Report struct {
 	Results []Result `json:"results"`
+	// Soak is what became of a soak, if there was one.
+	Soak *SoakReport `json:"soak,omitempty"`
 }
 
 // Result is the distribution of one measured quantity.
@@ -26,6 +28,14 @@ type Result struct {
 	// the reference, at the median, and below one is better.
 	Reference *Reference `json:"reference"`
 	Ratio     *float64   `json:"ratio"`
+	// Parts say where memory is, in the unit of the result.
+	Parts []Part `json:"parts,omitempty"`
+}
+
+// Part is the median of a part of a quantity.
+type Part struct {
+	Name string  `json:"name"`
+	P50  float64 `json:"p50"`
 }
 
 // Reference is what a result is compared with.
@@ -42,6 +52,12 @@ type Reference struct {
 func percentile(samples []float64, p float64) float64 {
 	rank := int(math.Ceil(p / 100 * float64(len(samples))))
 	return samples[max(rank, 1)-1]
+}
+
+// median is the 50th percentile.
+func median(samples []float64) float64 {
+	samples = slices.Sorted(slices.Values(samples))
+	return percentile(samples, 50)
 }
 
 // newResult makes a result of samples, and of those of its reference if any.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +31,7 @@ type stock struct {
 type container struct {
 	id     string
 	cmd    *exec.Cmd
-	out    io.Closer
+	out    io.ReadCloser
 	dir    string
 	stderr *bytes.Buffer
 }
@@ -39,7 +40,7 @@ type container struct {
 // the time to its first byte of output.
 func (s *stock) firstOutput(ctx context.Context, argv []string) (time.Duration, error) {
 	begin := time.Now()
-	c, err := s.start(ctx, argv)
+	c, err := s.run(ctx, argv)
 	if err != nil {
 		return 0, err
 	}
@@ -47,8 +48,14 @@ func (s *stock) firstOutput(ctx context.Context, argv []string) (time.Duration, 
 	return d, c.wait()
 }
 
-// start runs argv in a new sandbox and returns after its first byte of output.
-func (s *stock) start(ctx context.Context, argv []string) (*container, error) {
+// run runs argv in a new sandbox and returns after its first byte of output.
+func (s *stock) run(ctx context.Context, argv []string) (*container, error) {
+	return s.begin(ctx, argv, "run")
+}
+
+// begin makes a sandbox with a verb of gVisor's, and returns after the first
+// byte of its output.
+func (s *stock) begin(ctx context.Context, argv []string, verb ...string) (*container, error) {
 	c := &container{id: "bench-" + strings.ToLower(rand.Text()), stderr: &bytes.Buffer{}}
 	c.dir = filepath.Join(s.dir, c.id)
 	bundle := filepath.Join(c.dir, "bundle")
@@ -62,37 +69,44 @@ func (s *stock) start(ctx context.Context, argv []string) (*container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make stock bundle: %w", err)
 	}
-	c.cmd = exec.CommandContext(ctx, s.program)
-	c.cmd.Args = []string{
-		"runsc", "--root", filepath.Join(c.dir, "r"), "--platform", s.platform,
-		"--network", "none", "--ignore-cgroups", "run", "--bundle", bundle, c.id,
-	}
+	c.cmd = s.command(ctx, c, append(verb, "--bundle", bundle, c.id)...)
 	c.cmd.Stderr = c.stderr
-	// runsc run passes SIGTERM on to the program and cleans up after it.
+	// The command line that waits for a sandbox passes SIGTERM on to its
+	// program and cleans up after it.
 	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(syscall.SIGTERM) }
 	c.cmd.WaitDelay = 10 * time.Second
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
+	if c.out, err = c.cmd.StdoutPipe(); err != nil {
 		return nil, fmt.Errorf("start stock sandbox: %w", err)
 	}
-	c.out = out
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start stock sandbox: %w", err)
 	}
-	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
-		werr := c.wait()
-		return nil, fmt.Errorf("start stock sandbox: no output: %w: %s", werr, bytes.TrimSpace(c.stderr.Bytes()))
+	if _, err := io.ReadFull(c.out, make([]byte, 1)); err != nil {
+		err = errors.Join(ctx.Err(), err, c.wait())
+		return nil, fmt.Errorf("start stock sandbox: no output: %w: %s", err, bytes.TrimSpace(c.stderr.Bytes()))
 	}
 	return c, nil
 }
 
-// wait returns when the sandbox has ended and removes its files.
+// command is gVisor's command line, for the sandboxes of one folder.
+func (s *stock) command(ctx context.Context, c *container, verb ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.program)
+	cmd.Args = append([]string{
+		"runsc", "--root", filepath.Join(c.dir, "r"), "--platform", s.platform,
+		"--network", "none", "--ignore-cgroups",
+	}, verb...)
+	return cmd
+}
+
+// wait returns when the sandbox has ended and removes its files. Should the
+// command line have left processes behind, it ends them.
 func (c *container) wait() error {
 	err := c.cmd.Wait()
-	if rerr := os.RemoveAll(c.dir); err == nil {
-		err = rerr
+	left, lerr := sentriesOf("/proc", c.id)
+	for _, pid := range left {
+		lerr = errors.Join(lerr, syscall.Kill(pid, syscall.SIGKILL))
 	}
-	if err != nil {
+	if err = errors.Join(err, lerr, os.RemoveAll(c.dir)); err != nil {
 		return fmt.Errorf("run stock sandbox: %w", err)
 	}
 	return nil
@@ -101,7 +115,76 @@ func (c *container) wait() error {
 // kill ends the sandbox, whose program does not end by itself.
 func (c *container) kill() {
 	_ = c.cmd.Cancel()
+	_, _ = io.Copy(io.Discard, c.out) // its last words must not block it
 	_ = c.wait()
+}
+
+// talker is a Python program that has imported modules, and prints without end:
+// its first output after a restore shows that it runs.
+const talker = `
+import os, signal, sys, time
+for name in sys.argv[1:]:
+    __import__(name)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+while True:
+    print(1, flush=True)
+    time.sleep(0.001)
+`
+
+// held is a stock sandbox that runs a talker, and is saved and restored.
+type held struct {
+	s       *stock
+	c       *container
+	argv    []string
+	image   string
+	drained chan struct{}
+}
+
+// hold starts a sandbox. The caller calls kill.
+func (s *stock) hold(ctx context.Context, modules []string) (*held, error) {
+	h := &held{s: s, argv: append([]string{"python3", "-c", talker}, modules...), drained: make(chan struct{})}
+	var err error
+	if h.c, err = s.run(ctx, h.argv); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(h.drained)
+		_, _ = io.Copy(io.Discard, h.c.out)
+	}()
+	return h, nil
+}
+
+// checkpoint saves the sandbox, which goes on, uncompressed as AgentCube does,
+// in place of what was saved before.
+func (h *held) checkpoint(ctx context.Context) error {
+	if h.image != "" {
+		os.RemoveAll(h.image)
+	}
+	h.image = filepath.Join(h.s.dir, "image-"+rand.Text())
+	cmd := h.s.command(ctx, h.c, "checkpoint", "--leave-running", "--compression", "none", "--image-path", h.image, h.c.id)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("checkpoint stock sandbox: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// restore returns how long it takes from the command to the first output; what
+// was restored is gone again.
+func (h *held) restore(ctx context.Context) (time.Duration, error) {
+	begin := time.Now()
+	c, err := h.s.begin(ctx, h.argv, "restore", "--image-path", h.image)
+	if err != nil {
+		return 0, err
+	}
+	d := time.Since(begin)
+	c.kill()
+	return d, nil
+}
+
+func (h *held) kill() {
+	_ = h.c.cmd.Cancel()
+	<-h.drained
+	_ = h.c.wait()
 }
 
 // stockSpec is the OCI specification of a sandbox with one program.

@@ -21,7 +21,10 @@ const transferBytes = 64 << 20
 
 // transfers measures moving a file into a session and out of it.
 func (r *runner) transfers(ctx context.Context) (_ []Result, err error) {
-	s, remove, err := r.session(ctx)
+	if err := r.prepare(ctx, r.Plain); err != nil {
+		return nil, err
+	}
+	s, remove, err := r.session(ctx, r.Plain)
 	if err != nil {
 		return nil, err
 	}
@@ -36,30 +39,20 @@ func (r *runner) transfers(ctx context.Context) (_ []Result, err error) {
 		return nil, fmt.Errorf("make content: %w", err)
 	}
 	const name = "bench.bin"
-	timed := func(series string, do func(context.Context) error) op {
-		return func(ctx context.Context, _ int) error {
-			begin := time.Now()
-			if err := do(ctx); err != nil {
-				return err
-			}
-			r.record(series, milliseconds(time.Since(begin)))
-			return nil
-		}
-	}
-	err = r.take(ctx, min(r.N, heavyRuns), 1,
-		timed(Upload, func(ctx context.Context) error {
+	err = r.take(ctx, min(r.N, heavyRuns), 1, nil,
+		r.timed(Upload, func(ctx context.Context) error {
 			_, err := s.Upload(ctx, name, bytes.NewReader(content), client.UploadOptions{Size: transferBytes})
 			return err
 		}),
-		timed("put", func(ctx context.Context) error { return plain.put(ctx, content) }),
-		timed(Download, func(ctx context.Context) error {
+		r.timed("put", func(ctx context.Context) error { return plain.put(ctx, content) }),
+		r.timed(Download, func(ctx context.Context) error {
 			body, _, err := s.Download(ctx, name)
 			if err != nil {
 				return err
 			}
 			return drain(body)
 		}),
-		timed("get", plain.get),
+		r.timed("get", plain.get),
 	)
 	if err != nil {
 		return nil, err

@@ -1,156 +1,322 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"os/exec"
-	"strconv"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/client"
+	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/bench"
+	"github.com/volcano-sh/agentcube/internal/image"
 )
 
+// benchFlags are the flags of bench that are not settings.
+type benchFlags struct {
+	samples     int
+	concurrency []int
+	only        []string
+	preload     []string
+	archive     string
+	dir         string
+	template    string
+	warm        string
+	limits      string
+	file        string
+	soak        time.Duration
+	sleepers    int
+}
+
+const benchLong = `Bench starts an AgentCube of its own, in a temporary folder, measures what users
+wait for, and beside each number a reference taken in the same run, in turns: a
+stock start, checkpoint and restore of the same gVisor with the same image, a
+native fork and exec from Python, a plain local HTTP server. A ratio below 1 is
+faster, or smaller, than the reference. It needs root and takes minutes.
+
+What is measured:
+  create_hot, create_drained
+      the create call, with a sandbox waiting in a warm pool, and with the pool
+      empty, so that one is restored from the template's snapshot
+  first_output_hot, first_output_drained
+      from the beginning of that call to the output of print(1)
+  exec_true, run_code_python
+      a command that does nothing; print(1) as a script in a new interpreter
+  pause, resume, fork
+      the calls, with a Python process that has imported the modules of --preload
+  upload_64mib, download_64mib
+      64 MiB through the Router
+  idle_private_mib, idle_private_preloaded_mib
+      memory that an idle session shares with nobody, and where that is
+
+--soak uses sessions at random for a time instead, and checks what is in them.
+--sleepers makes so many paused sessions instead and wakes random ones.
+--limits compares ratios with those in a JSON file, measures those that are over
+again, and fails when they still are.
+
+With --server it measures that server instead of one of its own, as far as that
+goes: hot only with --warm-template, memory and gVisor only as root on its machine
+(with --data-dir).`
+
 func newBench(a *app) *cobra.Command {
-	var n int
-	var concurrency []int
-	var only []string
-	var template, file string
+	var o benchFlags
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure a running AgentCube beside references on the same machine",
-		Long: `Bench measures, through a running server, what users wait for, and beside each
-number a reference taken in the same run: a stock start of the same gVisor and the
-same image, a native fork and exec from Python, a plain local HTTP server. A ratio
-below 1 is faster, or smaller, than the reference.
-
-It has to run as root on the machine of the server to compare with gVisor and to
-see memory. What can be measured: ` + strings.Join(bench.Names(), ", ") + ".",
+		Short: "Measure AgentCube beside references on the same machine",
+		Long:  benchLong,
+		Example: `  agentcube bench
+  agentcube bench --only create_hot,first_output_hot --concurrency 1,10,50
+  agentcube bench --soak 10m --concurrency 8
+  agentcube bench --sleepers 1000
+  agentcube --server http://localhost:8080 bench --only exec_true`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			namespace, name, err := templateName(template)
-			if err != nil {
-				return err
+			if o.soak != 0 && o.sleepers != 0 || o.limits != "" && (o.soak != 0 || o.sleepers != 0) {
+				return usageError(cmd, errors.New("--soak, --sleepers and --limits exclude each other"))
 			}
-			c, err := a.connect()
-			if err != nil {
-				return err
+			if o.soak < 0 || o.sleepers < 0 {
+				return usageError(cmd, errors.New("--soak and --sleepers must not be negative"))
 			}
-			defer c.Close()
-			if err := c.Health(cmd.Context()); err != nil {
-				return err
+			if a.server != "" {
+				return a.benchServer(cmd, o)
 			}
-			opts := bench.Options{
-				Client: c, Namespace: namespace, Template: name, N: n, Concurrency: concurrency, Only: only,
-				Platform: platform(cmd.Context(), a.cfg.Platform),
-			}
-			if err := a.references(cmd, &opts); err != nil {
-				return err
-			}
-			bar := a.progressSteps("bench", -1)
-			opts.Step = func(done, total int) { bar.of(int64(done), int64(total)) }
-			report, err := bench.Run(cmd.Context(), opts)
-			bar.finish()
-			if err != nil {
-				return err
-			}
-			return a.printReport(report, file)
+			return a.benchOwn(cmd, o)
 		},
 	}
 	flags := cmd.Flags()
-	flags.IntVarP(&n, "samples", "n", 20, "samples of each quantity")
-	flags.IntSliceVarP(&concurrency, "concurrency", "c", []int{1}, "how many at a time; a list gives a result for each")
-	flags.StringSliceVar(&only, "only", nil, "measure only these `names`")
-	flags.StringVarP(&template, "template", "t", client.DefaultTemplate, "template to make sessions from, as `name` or namespace/name")
-	flags.StringVar(&file, "file", "", "write the JSON report to this `file`, too")
+	flags.IntVarP(&o.samples, "samples", "n", 20, "samples of each quantity; fewer of what is large")
+	flags.IntSliceVarP(&o.concurrency, "concurrency", "c", []int{1}, "how many at a time; a list, such as 1,10,50, gives a result for each")
+	flags.StringSliceVar(&o.only, "only", nil, "measure only these `names`")
+	flags.StringSliceVar(&o.preload, "preload", []string{"pandas", "matplotlib.pyplot"}, "`modules` that the preloaded template has imported")
+	flags.StringVar(&o.archive, "image-archive", "", "import the default image from this `file` instead of taking it from the data folder")
+	flags.StringVar(&o.dir, "dir", "", "make the temporary data `folder` in this one (default the system's)")
+	flags.StringVarP(&o.template, "template", "t", client.DefaultTemplate, "with --server: template without a warm pool, as `name` or namespace/name")
+	flags.StringVar(&o.warm, "warm-template", "", "with --server: template with a warm pool, as `name` or namespace/name")
+	flags.DurationVar(&o.soak, "soak", 0, "use sessions at random for this time")
+	flags.IntVar(&o.sleepers, "sleepers", 0, "make so many paused sessions and wake random ones")
+	flags.StringVar(&o.limits, "limits", "", "fail when a ratio is above its limit in this JSON `file`")
+	flags.StringVar(&o.file, "file", "", "write the JSON report to this `file`, too")
 	a.cfg.BindFlags(flags, "dataDir", "templateDir", "platform", "defaultImage")
 	return cmd
 }
 
-// references finds what there is to compare with, and says what is missing.
-func (a *app) references(cmd *cobra.Command, opts *bench.Options) error {
-	note := func(format string, args ...any) {
-		fmt.Fprintf(a.Stderr, "agentcube: note: "+format+"\n", args...)
+// benchOwn measures a server that it starts and ends.
+func (a *app) benchOwn(cmd *cobra.Command, o benchFlags) (err error) {
+	if err := a.cfg.Validate(); err != nil {
+		return err
 	}
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		note("no comparison with native commands: python3 is not installed")
-	}
-	opts.Python = python
 	if os.Geteuid() != 0 {
-		note("no comparison with stock gVisor: not root")
+		return withHint(errors.New("start a server to measure: sandboxes need namespaces and control groups, which only root can make"),
+			"sudo agentcube bench, or name a server that runs with --server")
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	if err := a.benchImage(o); err != nil {
+		return err
+	}
+	srv := bench.NewServer(bench.ServerOptions{
+		Program: program, Dir: o.dir, Images: a.cfg.ImageDir(), Archive: o.archive, Image: a.cfg.DefaultImage,
+		Platform: platform(cmd.Context(), a.cfg.Platform), Preload: o.preload,
+	})
+	defer func() { err = errors.Join(err, srv.Stop()) }()
+	a.benchNote("starting a server")
+	if err := srv.Start(cmd.Context()); err != nil {
+		return err
+	}
+	token, err := auth.ReadTokenFile(srv.TokenFile)
+	if err != nil {
+		return err
+	}
+	c, err := client.New(client.Config{BaseURL: srv.URL, LocalToken: token, UserAgent: "agentcube-bench/" + a.Version})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	store := image.New(image.Options{Dir: filepath.Join(srv.DataDir, "images")})
+	rootfs, _, err := store.Rootfs(cmd.Context(), a.cfg.DefaultImage)
+	if err != nil {
+		return err
+	}
+	err = a.bench(cmd.Context(), o, bench.Options{
+		Client: c, Plain: srv.Plain(), Preloaded: srv.Preloaded(), Preload: o.preload, DataDir: srv.DataDir,
+		Warm:    func(ctx context.Context, size int) (bench.Template, error) { return srv.Warm(ctx, c, size) },
+		Program: program, Rootfs: rootfs, Platform: platform(cmd.Context(), a.cfg.Platform),
+	})
+	if log := srv.Log(); log != "" {
+		fmt.Fprintf(a.Stderr, "agentcube: the server said:\n%s\n", log)
+	}
+	return err
+}
+
+// benchImage finds out early that there is no image.
+func (a *app) benchImage(o benchFlags) error {
+	path := o.archive
+	if path == "" {
+		path = filepath.Join(a.cfg.ImageDir(), "index.json")
+	}
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) && o.archive == "" {
+		return withHint(fmt.Errorf("find image %s: there are no images in %s", a.cfg.DefaultImage, a.cfg.ImageDir()),
+			"agentcube image import ARCHIVE "+a.cfg.DefaultImage+", or name the archive with --image-archive")
+	}
+	if err != nil {
+		return fmt.Errorf("find image: %w", err)
+	}
+	return nil
+}
+
+// benchServer measures a server that runs.
+func (a *app) benchServer(cmd *cobra.Command, o benchFlags) error {
+	plain, err := benchTemplate(o.template)
+	if err != nil {
+		return err
+	}
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Health(cmd.Context()); err != nil {
+		return err
+	}
+	opts := bench.Options{Client: c, Plain: plain, Platform: platform(cmd.Context(), a.cfg.Platform)}
+	if o.warm != "" {
+		warm, err := benchTemplate(o.warm)
+		if err != nil {
+			return err
+		}
+		opts.Warm = func(context.Context, int) (bench.Template, error) { return warm, nil }
+	}
+	if err := a.benchReferences(cmd.Context(), &opts); err != nil {
+		return err
+	}
+	return a.bench(cmd.Context(), o, opts)
+}
+
+func benchTemplate(ref string) (bench.Template, error) {
+	namespace, name, err := templateName(ref)
+	return bench.Template{Namespace: namespace, Name: name}, err
+}
+
+func (a *app) benchNote(format string, args ...any) {
+	if !a.noProgress {
+		fmt.Fprintf(a.Stderr, "bench: "+format+"\n", args...)
+	}
+}
+
+// benchReferences finds what there is to compare with, and says what is missing.
+func (a *app) benchReferences(ctx context.Context, opts *bench.Options) error {
+	if os.Geteuid() != 0 {
+		a.benchNote("no comparison with stock gVisor, and no memory: not root")
 		return nil
 	}
-	rootfs, err := a.rootfsOf(cmd, opts.Namespace, opts.Template)
+	rootfs, err := a.rootfsOf(ctx, opts.Plain)
 	if err != nil {
-		note("no comparison with stock gVisor: %s", oneLine(err.Error()))
+		a.benchNote("no comparison with stock gVisor, and no memory: %s", oneLine(err.Error()))
 		return nil
 	}
 	if opts.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	opts.Rootfs = rootfs
+	opts.Rootfs, opts.DataDir = rootfs, a.cfg.DataDir
 	return nil
 }
 
 // rootfsOf is the file that sandboxes of the template have as their root.
-func (a *app) rootfsOf(cmd *cobra.Command, namespace, name string) (string, error) {
+func (a *app) rootfsOf(ctx context.Context, of bench.Template) (string, error) {
 	dir, err := templates(a.cfg, a.logger())
 	if err != nil {
 		return "", err
 	}
-	if err := dir.Load(cmd.Context()); err != nil {
+	if err := dir.Load(ctx); err != nil {
 		return "", err
 	}
-	t, err := dir.Get(api.KindCodeInterpreter, namespace, name)
+	t, err := dir.Get(api.KindCodeInterpreter, of.Namespace, of.Name)
 	if err != nil {
 		return "", err
 	}
-	store, err := a.images(cmd.Context())
+	store, err := a.images(ctx)
 	if err != nil {
 		return "", err
 	}
-	path, _, err := store.Rootfs(cmd.Context(), t.Image)
+	path, _, err := store.Rootfs(ctx, t.Image)
 	return path, err
 }
 
-func (a *app) printReport(report bench.Report, file string) error {
-	if file != "" {
-		if err := writeJSONFile(file, report); err != nil {
+// bench runs what the flags ask for, and prints its report.
+func (a *app) bench(ctx context.Context, o benchFlags, opts bench.Options) error {
+	opts.N, opts.Concurrency, opts.Only = o.samples, o.concurrency, o.only
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		a.benchNote("no comparison with native commands: python3 is not installed")
+	}
+	opts.Python = python
+	bar := a.progressSteps("bench", -1)
+	opts.Step = func(done, total int) { bar.of(int64(done), int64(total)) }
+	var report bench.Report
+	switch {
+	case o.soak > 0:
+		report, err = bench.Soak(ctx, opts, o.soak)
+	case o.sleepers > 0:
+		report, err = bench.Sleepers(ctx, opts, o.sleepers)
+	case o.limits != "":
+		return a.benchLimits(ctx, o, opts, bar)
+	default:
+		report, err = bench.Run(ctx, opts)
+	}
+	bar.finish()
+	if err != nil {
+		return err
+	}
+	if err := a.printReport(report, o.file); err != nil {
+		return err
+	}
+	if report.Soak != nil && !report.Soak.OK() {
+		return errors.New("soak: something went wrong")
+	}
+	return nil
+}
+
+// benchLimits holds ratios against limits; what is over is measured once more,
+// for machines are noisy.
+func (a *app) benchLimits(ctx context.Context, o benchFlags, opts bench.Options, bar *progress) error {
+	limits, err := bench.ReadLimits(o.limits)
+	if err != nil {
+		return err
+	}
+	if len(opts.Only) > 0 {
+		limits = limits.Of(opts.Only)
+	}
+	opts.Only = limits.Names()
+	var over []string
+	for range 2 {
+		report, err := bench.Run(ctx, opts)
+		bar.finish()
+		if err != nil {
 			return err
 		}
-	}
-	return a.print(report, func(w io.Writer) { reportTable(w, report) })
-}
-
-func reportTable(w io.Writer, report bench.Report) {
-	number := func(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
-	rows := make([][]string, 0, len(report.Results))
-	for _, r := range report.Results {
-		row := []string{
-			r.Name, strconv.Itoa(r.Concurrency), strconv.Itoa(r.N), r.Unit, number(r.P50), number(r.P95), number(r.P99), "", "", "",
+		if err := a.printReport(report, o.file); err != nil {
+			return err
 		}
-		if r.Reference != nil {
-			row[7], row[8] = r.Reference.Name, number(r.Reference.P50)
+		verdicts, err := limits.Check(report)
+		if err != nil {
+			return err
 		}
-		if r.Ratio != nil {
-			row[9] = number(*r.Ratio) + "x"
+		over = a.judge(verdicts)
+		if len(over) == 0 {
+			return nil
 		}
-		rows = append(rows, row)
+		opts.Only, limits = over, limits.Of(over)
 	}
-	table(w, []string{"WHAT", "AT A TIME", "N", "UNIT", "P50", "P95", "P99", "REFERENCE", "ITS P50", "RATIO"}, rows)
-}
-
-func writeJSONFile(path string, v any) (err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return fmt.Errorf("write report %s: %w", path, reason(err))
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return encodeJSON(f, v)
+	return fmt.Errorf("ratios above their limits, twice: %s", strings.Join(over, ", "))
 }

@@ -31,6 +31,7 @@ func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, _ auth.Princip
 	if err != nil {
 		return err
 	}
+	m.warm() // its pool is part of it
 	ctx, cancel := context.WithTimeout(r.Context(), prepareTimeout)
 	defer cancel()
 	defer context.AfterFunc(m.base, cancel)()

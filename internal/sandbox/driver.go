@@ -38,9 +38,11 @@ type Driver interface {
 	Dial(ctx context.Context, id string, port uint16) (net.Conn, error)
 
 	// Prepare makes what Create needs to be fast with such a spec, a snapshot
-	// of a sandbox that has just begun, unless it is there. ID, Labels and
-	// Snapshot of the spec are not looked at. progress, which may be nil, is
-	// told the steps in words. ErrUnsupported where there is nothing to prepare.
+	// of a sandbox that has just begun, unless it is there. Then it waits until
+	// the pool for such a spec, if Warm asked for one, is full or cannot be
+	// filled now. ID, Labels and Snapshot of the spec are not looked at.
+	// progress, which may be nil, is told the steps in words. ErrUnsupported
+	// where there is nothing to prepare.
 	Prepare(ctx context.Context, spec Spec, progress func(step string)) error
 
 	// Warm says which sandboxes shall wait ready-made for a Create with the

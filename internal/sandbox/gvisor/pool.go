@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ type pools struct {
 	poke chan struct{} // there may be something to do
 
 	mu       sync.Mutex
+	told     chan struct{} // closed when what Warm was told last is in byKey; nil before
 	byKey    map[string]*pool
 	starting int // creations and resumes under way
 	closed   bool
@@ -44,6 +46,8 @@ const (
 	// fillPatience is how long filling stands back behind creations: who uses
 	// the machine all the time must not keep the pools empty for ever.
 	fillPatience = 2 * time.Second
+	// fullPoll is how often a pool is looked at by those who wait for it.
+	fullPoll = 5 * time.Millisecond
 	// poolShare is how much of the memory for all sandboxes may be in use, in
 	// percent, for a pool to grow.
 	poolShare = 80
@@ -112,10 +116,54 @@ func (d *Driver) Warm(wanted []sandbox.Pool) {
 	if !usable {
 		return
 	}
+	before, told := d.pools.tell()
 	go func() {
 		defer d.wg.Done()
-		d.pools.want(d.resolve(wanted))
+		defer close(told)
+		next := d.resolve(wanted)
+		if before != nil {
+			<-before // the last word is the one that counts
+		}
+		d.pools.want(next)
 	}()
+}
+
+// tell announces new pools; told is to be closed when they are there.
+func (p *pools) tell() (before, told chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, p.told = p.told, make(chan struct{})
+	return before, p.told
+}
+
+// full waits until the pool of a frame, if there is one, holds all that it
+// shall. It does not wait for what cannot be made now.
+func (p *pools) full(ctx context.Context, key string) error {
+	p.mu.Lock()
+	told := p.told
+	p.mu.Unlock()
+	if told == nil {
+		return nil
+	}
+	<-told // soon: only the image is looked up
+	tick := time.NewTicker(fullPoll)
+	defer tick.Stop()
+	for p.lacks(key) && p.roomy() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for pool: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// lacks reports whether a pool is about to get another sandbox.
+func (p *pools) lacks(key string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.byKey[key]
+	return !p.closed && q != nil && len(q.ready) < q.size && !time.Now().Before(q.after)
 }
 
 // resolve finds the frames of pools; what cannot be made is logged and left out.

@@ -215,5 +215,8 @@ func (d *Driver) Prepare(ctx context.Context, spec sandbox.Spec, progress func(s
 	if _, err := d.templates.wait(ctx, f, progress); err != nil {
 		return fmt.Errorf("prepare template: %w", err)
 	}
+	if err := d.pools.full(ctx, f.key(d.engine)); err != nil {
+		return fmt.Errorf("prepare template: %w", err)
+	}
 	return nil
 }

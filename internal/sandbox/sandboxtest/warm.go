@@ -77,6 +77,12 @@ func (s *suite) warm() {
 	s.remove(id)
 	s.wantGone(id)
 	s.d.Warm([]sandbox.Pool{{Name: "a", Spec: spec, Size: 2}})
+	if err := s.d.Prepare(s.ctx, spec, nil); err != nil && !errors.Is(err, sandbox.ErrUnsupported) {
+		s.Errorf("Prepare of what has a pool: %v", err)
+	}
+	if s.c.Waiting != nil && s.c.Waiting(s.d) < 2 {
+		s.Errorf("%d sandboxes wait when Prepare returns, want 2", s.c.Waiting(s.d))
+	}
 	s.wantWaiting(2)
 	s.d.Warm(nil)
 	s.wantWaiting(0)
