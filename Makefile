@@ -72,6 +72,10 @@ $(SENTRY):
 	@sum=$$(sha256sum <build/gvisor_sentry); if [ ! -f $(SENTRY) ] || [ "$$(cat build/gvisor_sentry.sum 2>/dev/null)" != "$$sum" ]; then \
 		gzip -6nc build/gvisor_sentry >$(SENTRY).tmp && mv $(SENTRY).tmp $(SENTRY) && echo "$$sum" >build/gvisor_sentry.sum; fi
 
+.PHONY: generate
+generate: ## make generated files again: the filters of gVisor's kernel (takes minutes; tests say when they are not current)
+	@$(GO) test ./internal/sandbox/gvisor/sentry -run TestFiltersAreCurrent -update
+
 .PHONY: image
 image: deps ## make the default image (cached while its recipe is unchanged)
 	@images/python/build.sh $(IMAGE)

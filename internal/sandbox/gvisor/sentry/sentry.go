@@ -3,6 +3,7 @@
 package sentry
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,10 @@ import (
 // Main runs the sentry and does not return.
 func Main() {
 	os.Args = TellMemory(os.Args)
+	// Without them it compiles its own.
+	if err := useFilters(); err != nil {
+		fmt.Fprintln(os.Stderr, "sentry:", err)
+	}
 	cli.Run(&gvisorbinaries.GvisorSentry, map[util.SubCommand]string{
 		new(sentrycmd.Boot): "", new(sentrycmd.Umount): "",
 	}, nil)
