@@ -24,6 +24,8 @@ type call struct {
 	// caller's as it is.
 	authorization string
 	keepAuth      bool
+	// enough ends the wish that its session runs, which entering replaces.
+	enough func()
 }
 
 type callKey struct{}

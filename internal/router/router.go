@@ -184,7 +184,9 @@ func (rt *Router) begin(w http.ResponseWriter, r *http.Request, inv invocation) 
 			return nil, err
 		}
 		id = c.session
-		if !rt.targets.enter(c.target) {
+		entered := rt.targets.enter(c.target)
+		c.enough()
+		if !entered {
 			continue // it is about to be paused, or has been
 		}
 		if err := c.target.activity.begin(r.Context()); err != nil {
@@ -243,12 +245,7 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, 
 	if inv.escapes && rec.Auth != api.AuthNone {
 		return nil, escapes()
 	}
-	if t == nil {
-		if t, rec, err = rt.awaken(r.Context(), rec); err != nil {
-			return nil, err
-		}
-	}
-	return rt.newCall(t, rec, inv, r)
+	return rt.callTo(t, rec, inv, r)
 }
 
 // admitNew makes a session for a request that names none.
@@ -266,10 +263,25 @@ func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, inv invocatio
 	if err != nil {
 		return nil, err
 	}
+	return rt.callTo(t, rec, inv, r)
+}
+
+// callTo makes the call of a request that may go to a session, waking it first
+// if it has no target.
+func (rt *Router) callTo(t *target, rec session.Session, inv invocation, r *http.Request) (c *call, err error) {
+	enough := rt.targets.want(rec.ID)
+	defer func() {
+		if err != nil {
+			enough()
+		}
+	}()
 	if t == nil {
 		if t, rec, err = rt.awaken(r.Context(), rec); err != nil {
 			return nil, err
 		}
 	}
-	return rt.newCall(t, rec, inv, r)
+	if c, err = rt.newCall(t, rec, inv, r); err == nil {
+		c.enough = enough
+	}
+	return c, err
 }

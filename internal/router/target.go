@@ -25,11 +25,12 @@ type targets struct {
 	mu      sync.Mutex
 	byID    map[string]*target
 	held    map[string]chan struct{} // closed when the session is held no longer
+	wanted  map[string]int           // requests that are waking the session
 	changes uint64                   // counts calls of changed
 }
 
 func newTargets(rt *Router) *targets {
-	return &targets{rt: rt, byID: map[string]*target{}, held: map[string]chan struct{}{}}
+	return &targets{rt: rt, byID: map[string]*target{}, held: map[string]chan struct{}{}, wanted: map[string]int{}}
 }
 
 // find returns the record of a session and, when it runs, its target. It waits

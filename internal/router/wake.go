@@ -28,7 +28,10 @@ func (rt *Router) Hold(id string, idle bool) (release func(), ok bool) {
 func (ts *targets) hold(id string, idle bool) (release func(), ok bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	if t := ts.byID[id]; idle && t != nil && t.inFlight > 0 || ts.held[id] != nil {
+	if ts.held[id] != nil {
+		return nil, false
+	}
+	if t := ts.byID[id]; idle && (ts.wanted[id] > 0 || t != nil && t.inFlight > 0) {
 		return nil, false
 	}
 	over := make(chan struct{})
@@ -61,6 +64,21 @@ func (ts *targets) awaitRelease(ctx context.Context, id string) error {
 	}
 }
 
+// want keeps a session that a request is waking from being held as idle before
+// the request has entered it. It is over when the returned function is called.
+func (ts *targets) want(id string) (enough func()) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.wanted[id]++
+	return func() {
+		ts.mu.Lock()
+		defer ts.mu.Unlock()
+		if ts.wanted[id]--; ts.wanted[id] == 0 {
+			delete(ts.wanted, id)
+		}
+	}
+}
+
 // enter counts a request as under way. It refuses when the session is held or
 // has stopped running since it was found: the request then looks once more.
 func (ts *targets) enter(t *target) bool {
@@ -81,7 +99,7 @@ func (ts *targets) leave(t *target) {
 
 // awaken returns the target of a session that did not run when it was looked
 // for: of one that is paused it waits for the resume. For others the error says
-// why there is none.
+// why there is none. The caller wants the session meanwhile.
 func (rt *Router) awaken(ctx context.Context, rec session.Session) (*target, session.Session, error) {
 	for range maxWakes {
 		if rec.State != api.StatePaused || rt.cfg.Waker == nil {
@@ -131,6 +149,7 @@ func (c *call) finish(ctx context.Context) {
 // more, to the session as it is when it has woken.
 func (rt *Router) retryAwake(r *http.Request, c *call) (*http.Response, error) {
 	ctx := r.Context()
+	defer rt.targets.want(c.session)()
 	if err := rt.wake(ctx, c.session); err != nil {
 		return nil, err
 	}

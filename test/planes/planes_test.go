@@ -203,7 +203,7 @@ func TestNobodyNoticesIdlePauses(t *testing.T) {
 		for c := range 3 {
 			clients.Go(func() {
 				name := fmt.Sprint("file", c)
-				for i := range 60 {
+				for i := range 30 {
 					if status, text := p.put(id, name, fmt.Sprint(i)); status != http.StatusOK {
 						t.Errorf("write = %d %s", status, text)
 					}
@@ -238,7 +238,7 @@ func TestOwnerPausesUnderLoad(t *testing.T) {
 		wg.Go(func() {
 			defer working.Add(-1)
 			name := fmt.Sprint("file", c)
-			for i := range 100 {
+			for i := range 40 {
 				for done := false; !done; {
 					switch status, text := p.put(id, name, fmt.Sprint(i)); {
 					case status == http.StatusOK:
@@ -281,7 +281,7 @@ func TestForksUnderLoad(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for i := range 50 {
+		for i := range 25 {
 			if status, text := p.put(id, "other", fmt.Sprint(i)); status != http.StatusOK {
 				t.Errorf("write = %d %s", status, text)
 			}
@@ -317,7 +317,7 @@ func TestForksUnderLoad(t *testing.T) {
 // TestDeletedUnderLoad: whatever a session is doing, its end is told as that.
 func TestDeletedUnderLoad(t *testing.T) {
 	p := start(t, func(t *template.Template) { t.PauseAfter = time.Millisecond })
-	for range 10 {
+	for range 6 {
 		id := p.create()
 		var over atomic.Bool
 		var wg sync.WaitGroup
