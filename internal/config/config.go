@@ -41,6 +41,9 @@ type Config struct {
 	// kernel holds it. Their limits may add up to four times that. 0 means
 	// 85 % of what the machine has.
 	MemoryBudget Bytes
+	// SnapshotBudget bounds what paused sessions, checkpoints and prepared
+	// templates take on disk together, in bytes; 0 means as much as the disk has.
+	SnapshotBudget Bytes
 	// MaxSessionsPerOwner bounds the living sessions of one owner; 0 means no bound.
 	MaxSessionsPerOwner int
 	// MaxConcurrentRequests bounds requests in flight on /v1; 0 means no bound.
