@@ -122,8 +122,14 @@ test-e2e: build image venv ## end-to-end tests on the real binary and real sandb
 	 $(GO) test -count 1 -timeout 20m $(E2E_FLAGS) ./test/...
 
 .PHONY: bench
-bench: build image ## measure, beside references (needs a running AgentCube)
-	@$(AGENTCUBE) bench
+bench: build image ## measure, beside references
+	@$(AGENTCUBE) bench --image-archive $(IMAGE)
+
+# Ratios to references of the same run, against wide limits: a few samples do.
+.PHONY: bench-check
+bench-check: build image ## fail when something has become far slower or larger
+	@echo "==> benchmark"
+	@$(AGENTCUBE) bench --image-archive $(IMAGE) --samples 5 --limits test/bench/limits.json
 
 ##@ check
 

@@ -54,6 +54,9 @@ type Options struct {
 	// and Rootfs the EROFS file that it starts. Either empty: no comparison with
 	// gVisor. Both need root.
 	Program, Rootfs string
+	// Sidecar is the folder where gVisor finds its kernel as a program of its
+	// own, as its releases have it; empty: Program is that, too.
+	Sidecar string
 	// Platform is gVisor's.
 	Platform string
 	// Python is the interpreter for native references; empty: none.
@@ -105,7 +108,7 @@ func newRunner(opts Options) (*runner, error) {
 		return nil, fmt.Errorf("make temporary folder: %w", err)
 	}
 	if r.Program != "" && r.Rootfs != "" {
-		r.stock = &stock{program: r.Program, rootfs: r.Rootfs, platform: r.Platform, dir: r.dir}
+		r.stock = &stock{program: r.Program, sidecar: r.Sidecar, rootfs: r.Rootfs, platform: r.Platform, dir: r.dir}
 	}
 	return r, nil
 }

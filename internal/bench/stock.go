@@ -22,6 +22,7 @@ import (
 // has its release and the same root file system.
 type stock struct {
 	program  string
+	sidecar  string // the folder of its kernel as a program of its own, or ""
 	rootfs   string
 	platform string
 	dir      string
@@ -95,6 +96,9 @@ func (s *stock) command(ctx context.Context, c *container, verb ...string) *exec
 		"runsc", "--root", filepath.Join(c.dir, "r"), "--platform", s.platform,
 		"--network", "none", "--ignore-cgroups",
 	}, verb...)
+	if s.sidecar != "" {
+		cmd.Env = append(cmd.Environ(), "GVISOR_SIDECAR_BINARIES_DIR="+s.sidecar)
+	}
 	return cmd
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/bench"
 	"github.com/volcano-sh/agentcube/internal/image"
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor/agent"
 )
 
 // benchFlags are the flags of bench that are not settings.
@@ -150,7 +151,8 @@ func (a *app) benchOwn(cmd *cobra.Command, o benchFlags) (err error) {
 	err = a.bench(cmd.Context(), o, bench.Options{
 		Client: c, Plain: srv.Plain(), Preloaded: srv.Preloaded(), Preload: o.preload, DataDir: srv.DataDir,
 		Warm:    func(ctx context.Context, size int) (bench.Template, error) { return srv.Warm(ctx, c, size) },
-		Program: program, Rootfs: rootfs, Platform: platform(cmd.Context(), a.cfg.Platform),
+		Program: program, Sidecar: benchSidecar(srv.DataDir), Rootfs: rootfs,
+		Platform: platform(cmd.Context(), a.cfg.Platform),
 	})
 	if log := srv.Log(); log != "" {
 		fmt.Fprintf(a.Stderr, "agentcube: the server said:\n%s\n", log)
@@ -228,8 +230,18 @@ func (a *app) benchReferences(ctx context.Context, opts *bench.Options) error {
 	if opts.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	opts.Rootfs, opts.DataDir = rootfs, a.cfg.DataDir
+	opts.Rootfs, opts.DataDir, opts.Sidecar = rootfs, a.cfg.DataDir, benchSidecar(a.cfg.DataDir)
 	return nil
+}
+
+// benchSidecar is where a server has unpacked gVisor's kernel: the stock
+// sandboxes shall be no slower for want of it.
+func benchSidecar(dataDir string) string {
+	found, err := filepath.Glob(filepath.Join(dataDir, "agent", "sentry-*", agent.SentryFile))
+	if err != nil || len(found) == 0 {
+		return ""
+	}
+	return filepath.Dir(found[0])
 }
 
 // rootfsOf is the file that sandboxes of the template have as their root.
