@@ -175,9 +175,13 @@ func (d *Driver) start(ctx context.Context, f frame, host string, begin func(*ru
 	return r, nil
 }
 
+// connectTimeout bounds the wait for PicoD in a sandbox that runs. It answers
+// within milliseconds, or on a machine that has no time at all, seconds.
+const connectTimeout = 30 * time.Second
+
 // connect waits for PicoD; it gives up when the sandbox ends.
 func (d *Driver) connect(ctx context.Context, r *run, ours hostlink.Files, first []hostlink.Request) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	d.wg.Go(func() {
 		select {
