@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -123,23 +124,27 @@ func overlap(window, nonce []byte) int {
 // and writes under way have returned, and the line is free for another.
 type Tap struct {
 	line   Deadliner
-	mu     sync.Mutex
-	shut   bool
+	shut   atomic.Bool
 	rd, wr sync.Mutex // held while reading, writing
+	close  func() error
 }
 
 // NewTap lends line.
-func NewTap(line Deadliner) *Tap { return &Tap{line: line} }
+func NewTap(line Deadliner) *Tap {
+	t := &Tap{line: line}
+	t.close = sync.OnceValue(t.giveBack)
+	return t
+}
 
 // Read implements io.Reader.
 func (t *Tap) Read(p []byte) (int, error) {
 	t.rd.Lock()
 	defer t.rd.Unlock()
-	if t.closed() {
+	if t.shut.Load() {
 		return 0, io.EOF
 	}
 	n, err := t.line.Read(p)
-	if err != nil && t.closed() {
+	if err != nil && t.shut.Load() {
 		err = io.EOF
 	}
 	return n, err
@@ -149,31 +154,22 @@ func (t *Tap) Read(p []byte) (int, error) {
 func (t *Tap) Write(p []byte) (int, error) {
 	t.wr.Lock()
 	defer t.wr.Unlock()
-	if t.closed() {
+	if t.shut.Load() {
 		return 0, io.ErrClosedPipe
 	}
 	n, err := t.line.Write(p)
-	if err != nil && t.closed() {
+	if err != nil && t.shut.Load() {
 		err = io.ErrClosedPipe
 	}
 	return n, err
 }
 
-func (t *Tap) closed() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.shut
-}
+// Close gives the line back. When it returns the line is free, also when another
+// call began it: a deadline that is still to be set would be that of the next user.
+func (t *Tap) Close() error { return t.close() }
 
-// Close gives the line back. It can be called again.
-func (t *Tap) Close() error {
-	t.mu.Lock()
-	again := t.shut
-	t.shut = true
-	t.mu.Unlock()
-	if again {
-		return nil
-	}
+func (t *Tap) giveBack() error {
+	t.shut.Store(true)
 	long := time.Unix(1, 0) // over for every clock
 	errs := []error{t.line.SetReadDeadline(long), t.line.SetWriteDeadline(long)}
 	t.rd.Lock()
