@@ -173,3 +173,39 @@ func TestTapGivesTheLineBack(t *testing.T) {
 		}
 	}
 }
+
+// slowLine takes its time to accept a deadline.
+type slowLine struct {
+	Deadliner
+	asked, goOn chan struct{}
+	once        sync.Once
+}
+
+func (l *slowLine) SetReadDeadline(at time.Time) error {
+	l.once.Do(func() {
+		close(l.asked)
+		<-l.goOn
+	})
+	return l.Deadliner.SetReadDeadline(at)
+}
+
+// Who closes a tap that is being closed waits until the line is free.
+func TestTapIsClosedOnce(t *testing.T) {
+	_, theirs := ends(t)
+	line := &slowLine{Deadliner: theirs.Trunk(), asked: make(chan struct{}), goOn: make(chan struct{})}
+	tap := NewTap(line)
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- tap.Close() }()
+	<-line.asked
+	go func() { second <- tap.Close() }()
+	select {
+	case <-second:
+		t.Error("the second Close returned while the first was at work")
+		second <- nil
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(line.goOn)
+	if err := errors.Join(<-first, <-second); err != nil {
+		t.Error(err)
+	}
+}
