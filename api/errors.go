@@ -25,6 +25,7 @@ const (
 	CodeSessionNotReady     Code = "SESSION_NOT_READY"     // 409: the session is still being created, or paused
 	CodeSessionPaused       Code = "SESSION_PAUSED"        // 409: the session was paused while the request ran
 	CodeCheckpointExists    Code = "CHECKPOINT_EXISTS"     // 409: the name is taken
+	CodeCheckpointUnusable  Code = "CHECKPOINT_UNUSABLE"   // 410: the checkpoint is damaged, or from another version or machine
 	CodeSessionEnded        Code = "SESSION_ENDED"         // 410: the session has ended; field fate says why
 	CodeBodyTooLarge        Code = "BODY_TOO_LARGE"        // 413: request body over the limit
 	CodeIsolation           Code = "ISOLATION_UNAVAILABLE" // 422: the template demands more isolation than can be had

@@ -83,6 +83,8 @@ func AsError(err error) *api.Error {
 		{sandbox.ErrNoImage, api.Errorf(http.StatusInternalServerError, api.CodeImageNotFound, "the template's image is not on this machine")},
 		{sandbox.ErrPaused, api.Errorf(http.StatusConflict, api.CodeSessionPaused, "the session is paused")},
 		{sandbox.ErrNoSnapshot, api.Errorf(http.StatusNotFound, api.CodeCheckpointNotFound, "the checkpoint is gone")},
+		{sandbox.ErrBadSnapshot, api.Errorf(http.StatusGone, api.CodeCheckpointUnusable,
+			"the checkpoint is damaged, or was made by another version or on another machine").WithHint("delete it, and make a new one")},
 		{session.ErrNoCheckpoint, api.Errorf(http.StatusNotFound, api.CodeCheckpointNotFound, "checkpoint not found")},
 		{sandbox.ErrUnsupported, api.Errorf(http.StatusNotImplemented, api.CodeUnsupported, "what makes the sandboxes here cannot do that")},
 		{sandbox.ErrDiskFull, api.Errorf(http.StatusInsufficientStorage, api.CodeDiskFull, "there is no room on disk for the state of a session")},

@@ -199,7 +199,7 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 
 func driverError(err error) error {
 	for _, known := range []error{
-		sandbox.ErrFull, sandbox.ErrNoImage, sandbox.ErrNoSnapshot, sandbox.ErrDiskFull, sandbox.ErrUnsupported,
+		sandbox.ErrFull, sandbox.ErrNoImage, sandbox.ErrNoSnapshot, sandbox.ErrBadSnapshot, sandbox.ErrDiskFull, sandbox.ErrUnsupported,
 		context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, known) {
@@ -256,6 +256,8 @@ func failureReason(err error) string {
 		return "the agent in the sandbox did not take its key"
 	case ok && e.Code == api.CodeServerOverloaded, errors.Is(err, sandbox.ErrFull):
 		return "there was no room for another sandbox"
+	case errors.Is(err, sandbox.ErrBadSnapshot):
+		return "what it was to start from is damaged, or was made elsewhere"
 	case errors.Is(err, sandbox.ErrNoSnapshot):
 		return "what it was to start from is gone"
 	case errors.Is(err, sandbox.ErrDiskFull):

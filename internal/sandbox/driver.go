@@ -62,7 +62,8 @@ type Driver interface {
 
 	// Checkpoint keeps the state of a running or paused sandbox, which goes on
 	// as it was, under the name of a snapshot: 1 to 63 characters of [a-z0-9-].
-	// Create with Spec.Snapshot starts from it, as often as wanted. ErrExists
+	// Create with Spec.Snapshot starts from it, as often as wanted, or fails with
+	// ErrNoSnapshot or, when it is damaged or foreign, ErrBadSnapshot. ErrExists
 	// when the name is taken, ErrDiskFull when there is no room.
 	Checkpoint(ctx context.Context, id, snapshot string) (Snapshot, error)
 

@@ -16,6 +16,7 @@ var (
 	ErrFull        = errors.New("no room for another sandbox")
 	ErrDiskFull    = errors.New("no room on disk for the state of a sandbox")
 	ErrNoSnapshot  = errors.New("snapshot not found")
+	ErrBadSnapshot = errors.New("snapshot cannot be used") // damaged, or made elsewhere
 	ErrUnsupported = errors.New("not supported by this driver")
 	ErrInvalidSpec = errors.New("invalid sandbox spec")
 	ErrClosed      = errors.New("driver is closed")

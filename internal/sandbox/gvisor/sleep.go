@@ -206,10 +206,13 @@ func (d *Driver) openSnapshot(name string) (*snapshot, error) {
 	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errForeign) {
 		return nil, fmt.Errorf("%w: %s", sandbox.ErrNoSnapshot, name)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open snapshot %s: %w", name, err)
+	if err == nil {
+		err = s.check()
 	}
-	if err := s.check(); err != nil {
+	if errors.Is(err, errDamaged) || errors.Is(err, errForeign) {
+		err = fmt.Errorf("%w: %w", sandbox.ErrBadSnapshot, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open snapshot %s: %w", name, err)
 	}
 	return s, nil

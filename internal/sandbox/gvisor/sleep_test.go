@@ -1,8 +1,10 @@
 package gvisor
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -39,5 +41,66 @@ func TestSnapshotBudget(t *testing.T) {
 				t.Errorf("left in %s: %s", dir, e.Name())
 			}
 		}
+	}
+}
+
+// A snapshot that is damaged, or that another engine made, is refused as a
+// whole, and can be removed.
+func TestBadSnapshots(t *testing.T) {
+	dir := dataDir(t)
+	d := openDriver(t, dir, makeImage(t, dir))
+	defer closeEmpty(t, d)
+	if _, err := d.Create(t.Context(), testSpec(t, "of")); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(t *testing.T, dir string){
+		"damaged": func(t *testing.T, dir string) { spoilFile(t, filepath.Join(dir, "pages.img"), nil) },
+		"cut": func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, "pages.img"), 4096); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"foreign": func(t *testing.T, dir string) { spoilFile(t, filepath.Join(dir, metaFile), []byte("format")) },
+		"no-json": func(t *testing.T, dir string) { spoilFile(t, filepath.Join(dir, metaFile), []byte(`{"version"`)) },
+		"missing": func(t *testing.T, dir string) {
+			if err := os.Remove(filepath.Join(dir, "checkpoint.img")); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := d.Checkpoint(t.Context(), "of", name); err != nil {
+				t.Fatal(err)
+			}
+			spoil(t, d.snapshotDir(name))
+			spec := testSpec(t, "from-"+name)
+			spec.Snapshot = name
+			if _, err := d.Create(t.Context(), spec); !errors.Is(err, sandbox.ErrBadSnapshot) {
+				t.Errorf("Create = %v, want ErrBadSnapshot", err)
+			}
+			if err := d.DeleteSnapshot(t.Context(), name); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	health(t, d, "of")
+}
+
+// spoilFile changes one byte: the first of what, or one in the middle.
+func spoilFile(t *testing.T, path string, what []byte) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := len(data) / 2
+	if what != nil {
+		if at = bytes.Index(data, what); at < 0 {
+			t.Fatalf("%s does not hold %q", path, what)
+		}
+	}
+	data[at] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
