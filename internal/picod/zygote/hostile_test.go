@@ -36,29 +36,31 @@ func (w *world) helpers() []int {
 	return pids
 }
 
-// TestHarm: whatever is done to the zygote and its spare, a run gives what it
-// gives without them, once, and a new zygote comes.
+// TestHarm: whatever is done to the interpreters and the spare, a run gives what
+// it gives without them, once, and new ones come.
 func TestHarm(t *testing.T) {
 	for name, sig := range map[string]unix.Signal{"kill": unix.SIGKILL, "stop": unix.SIGSTOP, "interrupt": unix.SIGINT, "end": unix.SIGTERM} {
-		t.Run(name, func(t *testing.T) {
-			w := begin(t)
-			first := w.forked(w.command("python3", "-c", "print(1)"))
-			pids := w.helpers()
-			if len(pids) == 0 {
-				t.Fatal("no process of the zygote is found")
-			}
-			for _, pid := range pids {
-				if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
-					t.Fatal(err)
+		for kind, code := range map[string]string{"plain": "print(1)", "preloaded": "import decimal; print(1)"} {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				w := begin(t, "decimal")
+				first := w.forked(w.command("python3", "-c", code))
+				pids := w.helpers()
+				if len(pids) == 0 {
+					t.Fatal("no process of the zygote is found")
 				}
-			}
-			for range 3 {
-				if got := w.run(w.command("python3", "-c", "print(1)"), true); got != first {
-					t.Errorf("got %+v, want %+v", got, first)
+				for _, pid := range pids {
+					if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+						t.Fatal(err)
+					}
 				}
-			}
-			w.forked(w.command("python3", "-c", "print(2)"))
-		})
+				for range 3 {
+					if got := w.run(w.command("python3", "-c", code), true); got != first {
+						t.Errorf("got %+v, want %+v", got, first)
+					}
+				}
+				w.forked(w.command("python3", "-c", code))
+			})
+		}
 	}
 }
 
@@ -96,7 +98,7 @@ for name in os.listdir("/proc"):
 // another process, and does not do it when it goes on.
 func TestOnce(t *testing.T) {
 	w := begin(t)
-	s := <-w.zygote.spares
+	s := <-w.zygote.plain.spares
 	if err := unix.Kill(s.pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -121,14 +123,17 @@ type given struct {
 }
 
 func (g given) Fork(cmd proc.Command, file string) proc.Spare {
-	g.spare.job, _ = g.zygote.serving.Load().job(cmd, file)
+	g.spare.job, _ = g.zygote.plain.serving.Load().job(cmd, file)
 	return g.spare
 }
 
-// TestTimeout: the whole tree of a forked run ends with its time.
+// TestTimeout: the whole tree of a forked run ends with its time, from whichever
+// interpreter it comes.
 func TestTimeout(t *testing.T) {
-	w := begin(t)
-	cmd := w.command("python3", "-c", `
+	for kind, first := range map[string]string{"plain": "", "preloaded": "import decimal"} {
+		t.Run(kind, func(t *testing.T) {
+			w := begin(t, "decimal")
+			cmd := w.command("python3", "-c", first+`
 import os, subprocess, time
 subprocess.Popen(["sleep", "7654.25"], start_new_session=True)
 if os.fork() == 0:
@@ -138,13 +143,15 @@ if os.fork() == 0:
     os._exit(0)
 print("started", flush=True)
 time.sleep(100)`)
-	cmd.Timeout = 2 * time.Second
-	got := w.forked(cmd)
-	if !got.TimedOut || got.Stdout != "started\n" || got.Code != 124 {
-		t.Errorf("got %+v", got)
-	}
-	if out := w.run(w.command("pgrep", "-f", "^sleep 7654.25"), false); out.Stdout != "" {
-		t.Errorf("left behind: %s", out.Stdout)
+			cmd.Timeout = 2 * time.Second
+			got := w.forked(cmd)
+			if !got.TimedOut || got.Stdout != "started\n" || got.Code != 124 {
+				t.Errorf("got %+v", got)
+			}
+			if out := w.run(w.command("pgrep", "-f", "^sleep 7654.25"), false); out.Stdout != "" {
+				t.Errorf("left behind: %s", out.Stdout)
+			}
+		})
 	}
 }
 
@@ -227,13 +234,13 @@ func TestUnsupported(t *testing.T) {
 	if err := os.Chmod(fake, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	z := New(Config{Env: []string{"PATH=" + w.dir + "/bin:/bin"}, Dir: w.dir}, w.runner, w.zygote.log)
+	z := New(Config{Env: []string{"PATH=" + w.dir + "/bin:/bin"}, Dir: w.dir}, w.runner, w.zygote.plain.log)
 	z.Open(t.Context())
 	defer z.Close()
 	if err := z.Prepared(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if s := z.Fork(w.command("python3", "-c", "pass"), fake); s != nil || z.serving.Load() != nil {
+	if s := z.Fork(w.command("python3", "-c", "pass"), fake); s != nil || z.plain.serving.Load() != nil {
 		t.Error("something was prepared")
 	}
 }

@@ -41,6 +41,8 @@ type process struct {
 	helper  *proc.Helper
 	runner  *proc.Runner
 	control *net.UnixConn
+	turn    chan struct{} // held by who demands a fork
+	broken  chan error    // why a demanded fork failed
 
 	// What it said about itself.
 	version  string
@@ -68,11 +70,11 @@ func identify(path string) identity {
 func (i identity) same(other identity) bool { return i == other && i != identity{} }
 
 // start starts a zygote and waits until it has imported its modules.
-func (z *Zygote) start(ctx context.Context) (_ *process, err error) {
-	p := &process{runner: z.runner, env: map[string]string{}}
-	env := make([]string, 0, len(z.cfg.Env)+1)
+func (k *keeper) start(ctx context.Context) (_ *process, err error) {
+	p := &process{runner: k.runner, env: map[string]string{}, turn: make(chan struct{}, 1), broken: make(chan error, 1)}
+	env := make([]string, 0, len(k.cfg.Env)+1)
 	path := sourcePath
-	for _, kv := range z.cfg.Env {
+	for _, kv := range k.cfg.Env {
 		name, value, _ := strings.Cut(kv, "=")
 		p.env[name] = value
 		if name == "PYTHONPATH" {
@@ -98,8 +100,8 @@ func (z *Zygote) start(ctx context.Context) (_ *process, err error) {
 		return nil, fmt.Errorf("use socket: %w", err)
 	}
 	p.control = conn.(*net.UnixConn)
-	p.helper, err = z.runner.Help(proc.Command{
-		Argv: []string{"python3", "-c", ""}, Dir: z.cfg.Dir, Env: env,
+	p.helper, err = k.runner.Help(proc.Command{
+		Argv: []string{"python3", "-c", ""}, Dir: k.cfg.Dir, Env: env,
 	}, theirs, code)
 	if err != nil {
 		_ = p.control.Close()
@@ -108,7 +110,7 @@ func (z *Zygote) start(ctx context.Context) (_ *process, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = p.control.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	p.file, p.self = p.helper.File, identify(p.helper.File)
-	if err := p.greet(z.cfg.Modules); err != nil {
+	if err := p.greet(k.cfg.Modules); err != nil {
 		p.stop()
 		return nil, err
 	}
@@ -167,8 +169,38 @@ func (p *process) parse(fields []string) bool {
 	return true
 }
 
-// fork makes one spare.
-func (p *process) fork() (_ *spare, err error) {
+// What a spare is forked for: a spare that is made ahead does as much of its
+// job as it can while there is time for it.
+const (
+	ahead = "ahead"
+	now   = "now"
+)
+
+// demand makes one spare for a run that waits for it, or nil.
+func (p *process) demand() *spare {
+	wait := time.NewTimer(forkPatience)
+	defer wait.Stop()
+	select {
+	case p.turn <- struct{}{}:
+	case <-wait.C:
+		return nil
+	}
+	defer func() { <-p.turn }()
+	s, err := p.fork(now)
+	if err == nil {
+		return s
+	}
+	if !errors.Is(err, errFork) {
+		select {
+		case p.broken <- err:
+		default:
+		}
+	}
+	return nil
+}
+
+// fork makes one spare. It is for one caller at a time.
+func (p *process) fork(what string) (_ *spare, err error) {
 	ours, theirs, err := pair()
 	if err != nil {
 		return nil, err
@@ -184,7 +216,7 @@ func (p *process) fork() (_ *spare, err error) {
 		return nil, fmt.Errorf("ask zygote: %w", err)
 	}
 	rights := unix.UnixRights(int(theirs.Fd()))
-	if _, _, err := p.control.WriteMsgUnix([]byte("fork"), rights, nil); err != nil {
+	if _, _, err := p.control.WriteMsgUnix([]byte(what), rights, nil); err != nil {
 		return nil, fmt.Errorf("ask zygote: %w", err)
 	}
 	var buf [64]byte

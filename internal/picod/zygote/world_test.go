@@ -88,8 +88,10 @@ func (w *world) prepared() {
 	if err := w.zygote.Prepared(ctx); err != nil {
 		w.t.Fatal(err)
 	}
-	if w.zygote.serving.Load() == nil {
-		w.t.Fatal("there is no zygote")
+	for _, k := range w.zygote.keepers() {
+		if k.serving.Load() == nil {
+			w.t.Fatal("there is no zygote")
+		}
 	}
 }
 

@@ -1,10 +1,18 @@
-// Package zygote keeps a Python interpreter that has already started, and has
-// imported modules, and forks it for runs of Python: most of what a short run
-// costs is the start.
+// Package zygote keeps Python interpreters that have already started, and forks
+// them for runs of Python: most of what a short run costs is the start.
 //
 // Open a [Zygote] and give it to commands as their [proc.Forker]. A run whose
 // command line is a plain one of that interpreter gets a forked process; every
 // other, and every one for which anything is in doubt, is started in the usual way.
+//
+// # Two interpreters
+//
+// One has imported nothing. It is small, and a spare process is forked from it
+// ahead. Where modules are to be preloaded there is another that has imported them,
+// for runs whose source names one: a copy of a large interpreter costs more time
+// than most runs, and a spare of it as much memory as itself, so that it is
+// forked when such a run is there. Looking for the names is a matter of speed only:
+// a run that begins in the wrong interpreter imports what it needs.
 //
 // # What a run sees
 //
@@ -26,42 +34,18 @@
 // # Trust
 //
 // The zygote runs as the user of commands and is trusted no more than they are.
-// It forks twice, so that the process is PicoD's own child, which PicoD adopts
+// It forks so that the process is PicoD's own child, which PicoD adopts
 // after having looked at it, moves into the control group of the command, awaits
-// and kills like any other. A spare is forked ahead, one at a time. If the zygote
-// or its spare is ended, stopped or confused by user code, runs are started in the
-// usual way and a new zygote is made, a bounded number of times.
+// and kills like any other. If the zygote or its spare is ended, stopped or
+// confused by user code, runs are started in the usual way and a new zygote is
+// made, a bounded number of times.
 package zygote
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"os/exec"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
-)
-
-const (
-	maxJob = 64 << 10 // bytes of command line and environment
-	// importPatience bounds the start of a zygote with all its modules.
-	importPatience = 2 * time.Minute
-	// forkPatience bounds the wait for a fork, made ahead.
-	forkPatience = 5 * time.Second
-	// takePatience bounds the wait of a run for a spare that is being made.
-	takePatience = 50 * time.Millisecond
-	// restTime is how long the making of the next spare keeps out of the way.
-	restTime = 20 * time.Millisecond
-	// A zygote that ends is made anew, so often and after so much time.
-	maxRestarts  = 8
-	restartPause = time.Second
-	// steadyTime is how long a zygote must live to have its restarts forgotten.
-	steadyTime = 10 * time.Minute
-	// crowdedPause is the wait where there is no room for another process.
-	crowdedPause = 100 * time.Millisecond
 )
 
 // Config says what is kept ready.
@@ -71,178 +55,68 @@ type Config struct {
 	Dir     string   // working directory while importing
 }
 
-// Zygote keeps one spare process ready. It is safe for concurrent use.
+// Zygote keeps interpreters ready. It is safe for concurrent use.
 type Zygote struct {
-	cfg    Config
-	runner *proc.Runner
-	log    *slog.Logger
-
-	spares  chan *spare
-	wanted  chan struct{} // a run waits for a spare
-	serving atomic.Pointer[process]
-	ready   chan struct{} // closed when the first spare is there, or never will be
-	once    sync.Once
-
-	cancel context.CancelFunc
-	done   chan struct{}
+	plain  *keeper
+	loaded *keeper // nil: there is nothing to preload
+	names  names
 }
 
 // New returns a Zygote that is not open yet.
 func New(cfg Config, runner *proc.Runner, log *slog.Logger) *Zygote {
-	return &Zygote{cfg: cfg, runner: runner, log: log, spares: make(chan *spare), wanted: make(chan struct{}, 1), ready: make(chan struct{}), done: make(chan struct{})}
+	z := &Zygote{names: namesOf(cfg.Modules)}
+	if len(cfg.Modules) > 0 {
+		z.loaded = newKeeper(cfg, false, runner, log)
+	}
+	cfg.Modules = nil
+	z.plain = newKeeper(cfg, true, runner, log)
+	return z
 }
 
-// Open begins to make the zygote, behind an open Runner, and returns at once.
+// Open begins to make the interpreters, behind an open Runner, and returns at once.
 func (z *Zygote) Open(ctx context.Context) {
-	ctx, z.cancel = context.WithCancel(ctx)
-	go func() {
-		defer close(z.done)
-		defer z.prepared()
-		z.keep(ctx)
-	}()
+	for _, k := range z.keepers() {
+		k.open(ctx)
+	}
 }
 
-// Close ends the zygote and its spare. The Runner must still be open.
+// Close ends the interpreters and the spare. The Runner must still be open.
 func (z *Zygote) Close() {
-	if z.cancel != nil {
-		z.cancel()
-		<-z.done
+	for _, k := range z.keepers() {
+		k.close()
 	}
 }
 
-// Prepared returns when a spare is ready or will never be. It fails only when
-// ctx ends first.
+// Prepared returns when all that is to be ready is, or never will be. It fails
+// only when ctx ends first.
 func (z *Zygote) Prepared(ctx context.Context) error {
-	select {
-	case <-z.ready:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (z *Zygote) prepared() { z.once.Do(func() { close(z.ready) }) }
-
-// keep makes zygotes, one after the other, as each ends.
-func (z *Zygote) keep(ctx context.Context) {
-	for restarts := 0; ; restarts++ {
-		begun := time.Now()
-		err := z.serve(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, errors.ErrUnsupported) {
-			z.log.Info("no python preload", "reason", err)
-			return
-		}
-		if time.Since(begun) > steadyTime {
-			restarts = 0
-		}
-		if restarts == maxRestarts || z.serving.Load() == nil && restarts > 0 {
-			z.log.Warn("python preload given up", "error", err)
-			return
-		}
-		z.serving.Store(nil)
-		z.log.Warn("python preload ended, it is started again", "error", err)
+	for _, k := range z.keepers() {
 		select {
+		case <-k.ready:
 		case <-ctx.Done():
-			return
-		case <-time.After(restartPause << restarts):
-		}
-	}
-}
-
-// serve runs one zygote until it fails.
-func (z *Zygote) serve(ctx context.Context) error {
-	p, err := z.start(ctx)
-	if err != nil {
-		return err
-	}
-	defer p.stop()
-	stop := context.AfterFunc(ctx, func() { _ = p.control.Close() })
-	defer stop()
-	for _, failed := range p.failed {
-		z.log.Warn("python module not preloaded", "module", failed)
-	}
-	z.serving.Store(p)
-	for {
-		s, err := p.fork()
-		if errors.Is(err, errFork) {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(crowdedPause):
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if ctx.Err() == nil {
-			z.prepared()
-		}
-		select {
-		case z.spares <- s:
-		case <-ctx.Done():
-			s.Discard()
 			return ctx.Err()
 		}
-		z.rest(ctx, s)
 	}
+	return nil
 }
 
-// rest leaves the processor to the run that just got a spare, for a moment, and
-// unless another run waits.
-func (z *Zygote) rest(ctx context.Context, s *spare) {
-	wait := time.NewTimer(restTime)
-	defer wait.Stop()
-	select {
-	case <-s.done:
-	case <-z.wanted:
-	case <-wait.C:
-	case <-ctx.Done():
+func (z *Zygote) keepers() []*keeper {
+	if z.loaded == nil {
+		return []*keeper{z.plain}
 	}
+	return []*keeper{z.plain, z.loaded}
 }
 
 // Fork returns a process that can become cmd, or nil. See [proc.Forker].
 func (z *Zygote) Fork(cmd proc.Command, file string) proc.Spare {
-	p := z.serving.Load()
-	if p == nil {
-		return nil
+	// An interface that holds a nil pointer is not nil.
+	if z.loaded != nil && z.loaded.runs(file) && z.names.in(cmd) {
+		if s := z.loaded.fork(cmd, file); s != nil {
+			return s
+		}
 	}
-	job, ok := p.job(cmd, file)
-	if !ok {
-		return nil
-	}
-	s := z.take()
-	if s == nil {
-		return nil
-	}
-	if s.process != p || !s.living() {
-		s.Discard()
-		return nil
-	}
-	s.job = job
-	return s
-}
-
-// take gets a spare, waiting a moment for one that is being made.
-func (z *Zygote) take() *spare {
-	select {
-	case s := <-z.spares:
+	if s := z.plain.fork(cmd, file); s != nil {
 		return s
-	default:
 	}
-	select {
-	case z.wanted <- struct{}{}:
-	default:
-	}
-	wait := time.NewTimer(takePatience)
-	defer wait.Stop()
-	select {
-	case s := <-z.spares:
-		return s
-	case <-wait.C:
-		return nil
-	}
+	return nil
 }

@@ -158,6 +158,18 @@ def _end_at_once():
     on_exit(ctypes.cast(flush, ctypes.c_void_p), None)
 
 
+def _trim():
+    """Give memory back that only the imports needed."""
+    linecache = sys.modules.get("linecache")
+    if linecache is not None:
+        linecache.clearcache()
+    gc.collect()
+    try:
+        _libc.malloc_trim(ctypes.c_size_t(0))
+    except AttributeError:
+        pass  # another C library
+
+
 def _rehearse():
     """Do what a job does first, so that its memory is this process's own."""
     _reseed()
@@ -266,12 +278,13 @@ def _configure(kind, value, file, argv):
     return True
 
 
-def _spare(sock, names):
+def _spare(sock, names, ahead):
     """A process without a job: get one, and return to become it."""
     try:
         os.setsid()
         os.close(CONTROL)
-        _rehearse()
+        if ahead:
+            _rehearse()
         sock.send(b"ready\0%d" % os.getpid())
         if not _take(sock, names):
             os._exit(0)
@@ -358,7 +371,7 @@ def _serve(control, names):
             pid = -1
         if pid == 0:
             control.detach()
-            return _spare(sock, names)
+            return _spare(sock, names, data == b"ahead")
         sock.close()
         control.send(b"forked" if pid > 0 else b"failed")
 
@@ -392,8 +405,8 @@ def _start():
         hello += [str(len(group)), *group]
     hello.append("all" if reads.all else "")
     control.send("\0".join(["hello", *hello]).encode("utf-8", "surrogateescape"))
+    _trim()
     # Collections in children would write to, and so copy, every page.
-    gc.collect()
     gc.freeze()
     gc.disable()
     _serve(control, names)
