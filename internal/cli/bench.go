@@ -287,10 +287,11 @@ func (a *app) bench(ctx context.Context, o benchFlags, opts bench.Options) error
 		report, err = bench.Run(ctx, opts)
 	}
 	bar.finish()
-	if err != nil {
-		return err
+	// What was measured before a failure, or an interrupt, is worth keeping.
+	if err == nil || len(report.Results) > 0 {
+		err = errors.Join(err, a.printReport(report, o.file))
 	}
-	if err := a.printReport(report, o.file); err != nil {
+	if err != nil {
 		return err
 	}
 	if report.Soak != nil && !report.Soak.OK() {
