@@ -145,7 +145,7 @@ $(LINT): tools/go.mod
 .PHONY: fmt
 fmt: venv ## format Go and Python sources
 	@gofmt -w $$(git ls-files '*.go')
-	@$(VENV)/bin/ruff format sdk/python
+	@$(VENV)/bin/ruff format sdk/python internal/picod/zygote
 
 .PHONY: clean
 clean: ## remove what was built

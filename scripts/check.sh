@@ -24,9 +24,10 @@ step "gofmt" gofmt_clean
 step "go mod tidy" mod_tidy
 step "go vet" go vet ./...
 step "golangci-lint" build/tools/golangci-lint run ./...
-step "ruff" "$venv/ruff" check sdk/python
-step "ruff format" "$venv/ruff" format --check sdk/python
+step "ruff" "$venv/ruff" check sdk/python internal/picod/zygote
+step "ruff format" "$venv/ruff" format --check sdk/python internal/picod/zygote
 step "mypy" bash -c 'cd sdk/python && ../../build/venv/bin/mypy'
+step "mypy, zygote" bash -c 'cd sdk/python && ../../build/venv/bin/mypy --python-version 3.11 ../../internal/picod/zygote/zygote.py'
 
 if [[ ${#failed[@]} -gt 0 ]]; then
   echo "FAILED: ${failed[*]}" >&2

@@ -155,6 +155,31 @@ time.sleep(100)`)
 	}
 }
 
+// TestBomb: a forked run that forks without end is held to the limit of processes
+// and ends with its time, and the next run has room.
+func TestBomb(t *testing.T) {
+	for kind, first := range map[string]string{"plain": "", "preloaded": "import decimal\n"} {
+		t.Run(kind, func(t *testing.T) {
+			w := beginWith(t, proc.Config{MaxProcesses: 20}, "decimal")
+			cmd := w.command("python3", "-c", first+`
+import os
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass`)
+			cmd.Timeout = 2 * time.Second
+			if got := w.forked(cmd); !got.TimedOut || got.Stdout != "" {
+				t.Errorf("got %+v", got)
+			}
+			after := w.command("python3", "-c", first+"import subprocess; print(subprocess.run(['echo', 'fine'], capture_output=True).stdout)")
+			if got := w.forked(after); got != (outcome{Stdout: "b'fine\\n'\n"}) {
+				t.Errorf("after it: %+v", got)
+			}
+		})
+	}
+}
+
 // TestFresh: what one run does to its interpreter, no other finds.
 func TestFresh(t *testing.T) {
 	w := begin(t, "json", "random")

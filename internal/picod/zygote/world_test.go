@@ -46,6 +46,12 @@ func (c counting) Fork(cmd proc.Command, file string) proc.Spare {
 // the test may do that.
 func begin(t testing.TB, modules ...string) *world {
 	t.Helper()
+	return beginWith(t, proc.Config{}, modules...)
+}
+
+// beginWith is begin with limits for commands.
+func beginWith(t testing.TB, limits proc.Config, modules ...string) *world {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests need control groups, and so root")
 	}
@@ -66,9 +72,8 @@ func begin(t testing.TB, modules ...string) *world {
 	}
 	w.env = map[string]string{"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": w.dir, "PWD": w.dir}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	w.runner = proc.New(proc.Config{
-		User: &proc.User{UID: 1000, GID: 1000}, CgroupDir: t.TempDir(), ReapOrphans: true,
-	}, log)
+	limits.User, limits.CgroupDir, limits.ReapOrphans = &proc.User{UID: 1000, GID: 1000}, t.TempDir(), true
+	w.runner = proc.New(limits, log)
 	if err := w.runner.Open(); err != nil {
 		t.Fatal(err)
 	}

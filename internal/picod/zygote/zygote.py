@@ -27,6 +27,10 @@ import os
 import _socket
 import ctypes
 
+TYPE_CHECKING = False  # the module of that name is not worth its memory here
+if TYPE_CHECKING:
+    from typing import Any, Self
+
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 SIGCHLD = 17
@@ -35,13 +39,14 @@ CLONE_CHILD_CLEARTID = 0x200000
 CLONE_CHILD_SETTID = 0x1000000
 _SPECIAL = {"sys", "builtins", "__main__"}  # modules that end in an order of their own
 LONGEST = 128 << 10  # bytes of a message
+STREAMS = 3  # standard descriptors
 
 _api = ctypes.PyDLL(None)
 _config = (ctypes.c_uint64 * 1024)()  # more than any PyConfig needs
 _libc = ctypes.CDLL(None)
 
 
-def _declare():
+def _declare() -> None:
     api, pointer = _api, ctypes.c_void_p
     api.PyConfig_InitPythonConfig.argtypes = [pointer]
     api.PyConfig_InitPythonConfig.restype = None
@@ -55,13 +60,13 @@ def _declare():
     _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
-def _forget_ourselves():
+def _forget_ourselves() -> None:
     """Take away what tells a start through here from any other."""
-    own = "/proc/self/fd/%d" % SOURCE
+    own = f"/proc/self/fd/{SOURCE}"
     sys.path[:] = [entry for entry in sys.path if entry != own]
     for path in [path for path in sys.path_importer_cache if path == own or path not in _importers]:
         del sys.path_importer_cache[path]
-    zipimport = sys.modules.get("zipimport")
+    zipimport: Any = sys.modules.get("zipimport")
     if zipimport is not None:
         zipimport._zip_directory_cache.pop(own, None)
     for name in [name for name in sys.modules if name not in _loaded and name != __name__]:
@@ -74,50 +79,50 @@ def _forget_ourselves():
     os.close(SOURCE)
 
 
-def _own_customize():
+def _own_customize() -> bool:
     """Import the image's own sitecustomize, if it has one."""
     del sys.modules[__name__]
     try:
         __import__("sitecustomize")
-        return True
     except ImportError as error:
         if error.name != "sitecustomize":
             raise
         # The importing machinery looks for it when this import ends.
         sys.modules[__name__] = _module
         return False
+    return True
 
 
 class _Reads:
     """Notes which environment variables are asked for."""
 
-    def __init__(self):
-        self.names = set()
+    def __init__(self) -> None:
+        self.names: set[str] = set()
         self.all = False
 
-    def __enter__(self):
-        kind = type(os.environ)
+    def __enter__(self) -> "Self":
+        kind: Any = type(os.environ)
         self._kept = kind.__getitem__, kind.__iter__
         get, each = self._kept
 
-        def getitem(environ, key):
+        def getitem(environ: "Any", key: "Any") -> "Any":
             if isinstance(key, str):
                 self.names.add(key)
             return get(environ, key)
 
-        def iterate(environ):
+        def iterate(environ: "Any") -> "Any":
             self.all = True
             return each(environ)
 
         kind.__getitem__, kind.__iter__ = getitem, iterate
         return self
 
-    def __exit__(self, *exc):
-        kind = type(os.environ)
+    def __exit__(self, *exc: object) -> None:
+        kind: Any = type(os.environ)
         kind.__getitem__, kind.__iter__ = self._kept
 
 
-def _preload(modules):
+def _preload(modules: list[str]) -> list[tuple[str, str]]:
     """Import modules; returns what failed, as (name, kind of error)."""
     failed = []
     for name in modules:
@@ -128,7 +133,7 @@ def _preload(modules):
     return failed
 
 
-def _unload(held):
+def _unload(held: "dict[str, Any]") -> None:
     """Keep the end of a process from taking apart what came with the zygote.
 
     It runs behind all other functions registered with atexit. The modules stay
@@ -142,7 +147,7 @@ def _unload(held):
             del modules[name]
 
 
-def _end_at_once():
+def _end_at_once() -> None:
     """Keep the C library from running the endings of preloaded libraries.
 
     A few hundred of them would each write to, and so copy, a page of their own. As
@@ -158,39 +163,37 @@ def _end_at_once():
     on_exit(ctypes.cast(flush, ctypes.c_void_p), None)
 
 
-def _trim():
+def _trim() -> None:
     """Give memory back that only the imports needed."""
-    linecache = sys.modules.get("linecache")
+    linecache: Any = sys.modules.get("linecache")
     if linecache is not None:
         linecache.clearcache()
     gc.collect()
-    try:
+    if hasattr(_libc, "malloc_trim"):  # not in every C library
         _libc.malloc_trim(ctypes.c_size_t(0))
-    except AttributeError:
-        pass  # another C library
 
 
-def _rehearse():
+def _rehearse() -> None:
     """Do what a job does first, so that its memory is this process's own."""
     _reseed()
     _configure("command", "", sys.executable, list(sys.orig_argv))
     exec(compile("print", "<string>", "exec"), {})
 
 
-def _reseed():
+def _reseed() -> None:
     """Draw new seeds: the process may be a copy, as may be the whole machine."""
-    random = sys.modules.get("random")
+    random: Any = sys.modules.get("random")
     if random is not None:
         random.seed()
-    numpy = sys.modules.get("numpy.random")
+    numpy: Any = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed()
-    tempfile = sys.modules.get("tempfile")
+    tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None:
         tempfile._name_sequence = None
 
 
-def _shadowed(kind, value, names):
+def _shadowed(kind: str, value: str, names: set[str]) -> bool:
     """Whether the first entry of sys.path holds another module of a name in use."""
     if not names:
         return False
@@ -206,14 +209,14 @@ def _shadowed(kind, value, names):
         return True
 
 
-def _take(sock, names):
+def _take(sock: _socket.socket, names: set[str]) -> bool:
     """Wait for a job and turn this process into it. False: it cannot be done."""
-    data, ancillary, _, _ = sock.recvmsg(LONGEST, _socket.CMSG_LEN(3 * 4))
+    data, ancillary, _, _ = sock.recvmsg(LONGEST, _socket.CMSG_LEN(STREAMS * 4))
     if not data:
         os._exit(0)  # PicoD does not want it any more
-    fds = b"".join(item[2] for item in ancillary)
-    fds = [int.from_bytes(fds[i : i + 4], sys.byteorder) for i in range(0, len(fds), 4)]
-    if len(fds) != 3:
+    raw = b"".join(item[2] for item in ancillary)
+    fds = [int.from_bytes(raw[i : i + 4], sys.byteorder) for i in range(0, len(raw), 4)]
+    if len(fds) != STREAMS:
         return False
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
@@ -241,7 +244,7 @@ def _take(sock, names):
     return _configure(kind, value, file, argv)
 
 
-def _new_main():
+def _new_main() -> None:
     """Put a new __main__ in the place of the one that the collector cannot see."""
     old = sys.modules["__main__"]
     new = type(sys)("__main__")
@@ -250,7 +253,7 @@ def _new_main():
     sys.modules["__main__"] = new
 
 
-def _configure(kind, value, file, argv):
+def _configure(kind: str, value: str, file: str, argv: list[str]) -> bool:
     """Write the job into the interpreter's configuration."""
     d = _api._PyConfig_AsDict(_config)
     d["program_name"] = argv[0]
@@ -263,10 +266,10 @@ def _configure(kind, value, file, argv):
         d["argv"] = argv[1:]
     elif kind == "command":
         d["run_command"] = value + "\n"
-        d["argv"] = ["-c"] + argv[3:]
+        d["argv"] = ["-c", *argv[3:]]
     else:
         d["run_module"] = value
-        d["argv"] = ["-m"] + argv[3:]
+        d["argv"] = ["-m", *argv[3:]]
     kept = sys.path[:], sys.prefix, sys.exec_prefix
     if _api._PyConfig_FromDict(_config, d) != 0 or _api._PyInterpreterState_SetConfig(_config) != 0:
         return False
@@ -278,7 +281,7 @@ def _configure(kind, value, file, argv):
     return True
 
 
-def _spare(sock, names, ahead):
+def _spare(sock: _socket.socket, names: set[str], *, ahead: bool) -> None:
     """A process without a job: get one, and return to become it."""
     try:
         os.setsid()
@@ -304,7 +307,7 @@ class _Sibling:
     tells where the thread keeps its own number, which the kernel is to renew.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.usable = False
         numbers = {"x86_64": (56, 273, 274), "aarch64": (220, 99, 100)}.get(os.uname().machine)
         if numbers is None:
@@ -312,7 +315,10 @@ class _Sibling:
         self.clone, self.set_robust, get_robust = numbers
         head, length = ctypes.c_size_t(), ctypes.c_size_t()
         _api.syscall.restype = ctypes.c_long
-        if _api.syscall(get_robust, 0, ctypes.byref(head), ctypes.byref(length)) != 0 or not head.value:
+        if (
+            _api.syscall(get_robust, 0, ctypes.byref(head), ctypes.byref(length)) != 0
+            or not head.value
+        ):
             return
         # In glibc the list of robust locks stands behind the thread's number.
         self.head, self.length, self.tid = head.value, length.value, head.value - 16
@@ -324,14 +330,18 @@ class _Sibling:
         own = ctypes.c_int.from_address(self.tid).value
         self.usable = own == os.getpid() and len(os.listdir("/proc/self/task")) == 1
 
-    def fork(self):
+    def fork(self) -> int:
         _api.PyOS_BeforeFork()
         ctid = ctypes.c_size_t(self.tid)  # the fourth or the fifth, by machine
         flags = CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD
-        pid = _api.syscall(ctypes.c_long(self.clone), ctypes.c_long(flags), None, None, ctid, ctid)
+        pid: int = _api.syscall(
+            ctypes.c_long(self.clone), ctypes.c_long(flags), None, None, ctid, ctid
+        )
         if pid == 0:
             _api.syscall(
-                ctypes.c_long(self.set_robust), ctypes.c_size_t(self.head), ctypes.c_size_t(self.length)
+                ctypes.c_long(self.set_robust),
+                ctypes.c_size_t(self.head),
+                ctypes.c_size_t(self.length),
             )
             _api.PyOS_AfterFork_Child()
         else:
@@ -341,7 +351,7 @@ class _Sibling:
         return pid
 
 
-def _fork_twice():
+def _fork_twice() -> int:
     """Fork a child whose parent has ended: PicoD inherits it."""
     pid = os.fork()
     if pid == 0:
@@ -356,7 +366,7 @@ def _fork_twice():
     return pid
 
 
-def _serve(control, names):
+def _serve(control: _socket.socket, names: set[str]) -> None:
     """Fork whenever asked to. Only spares return."""
     sibling = _Sibling()
     fork = sibling.fork if sibling.usable else _fork_twice
@@ -371,12 +381,13 @@ def _serve(control, names):
             pid = -1
         if pid == 0:
             control.detach()
-            return _spare(sock, names, data == b"ahead")
+            _spare(sock, names, ahead=data == b"ahead")
+            return
         sock.close()
         control.send(b"forked" if pid > 0 else b"failed")
 
 
-def _start():
+def _start() -> bool:
     _declare()
     control = _socket.socket(fileno=CONTROL)
     modules = [name for name in control.recv(LONGEST).decode().split("\0") if name]
@@ -384,7 +395,7 @@ def _start():
     _forget_ourselves()
     customized = _own_customize()
     before = {name.partition(".")[0] for name in sys.modules}
-    held = {}
+    held: dict[str, Any] = {}
     atexit.register(_unload, held)
     with _Reads() as reads:
         failed = _preload(modules)
@@ -398,10 +409,10 @@ def _start():
         _end_at_once()
     if sys.getfilesystemencoding() != "utf-8":
         os._exit(1)  # jobs come in UTF-8
-    site = sys.modules.get("site")
+    site: Any = sys.modules.get("site")
     paths = [path for path in [*sys.path, getattr(site, "USER_SITE", None)] if path]
-    hello = ["%d.%d" % sys.version_info[:2]]
-    for group in (paths, sorted(reads.names), ["%s: %s" % pair for pair in failed]):
+    hello = [f"{sys.version_info[0]}.{sys.version_info[1]}"]
+    for group in (paths, sorted(reads.names), [f"{name}: {kind}" for name, kind in failed]):
         hello += [str(len(group)), *group]
     hello.append("all" if reads.all else "")
     control.send("\0".join(["hello", *hello]).encode("utf-8", "surrogateescape"))
