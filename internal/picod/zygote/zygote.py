@@ -366,9 +366,8 @@ def _fork_twice() -> int:
     return pid
 
 
-def _serve(control: _socket.socket, names: set[str]) -> None:
+def _serve(control: _socket.socket, names: set[str], sibling: _Sibling) -> None:
     """Fork whenever asked to. Only spares return."""
-    sibling = _Sibling()
     fork = sibling.fork if sibling.usable else _fork_twice
     while True:
         data, ancillary, _, _ = control.recvmsg(16, _socket.CMSG_LEN(4))
@@ -415,12 +414,14 @@ def _start() -> bool:
     for group in (paths, sorted(reads.names), [f"{name}: {kind}" for name, kind in failed]):
         hello += [str(len(group)), *group]
     hello.append("all" if reads.all else "")
-    control.send("\0".join(["hello", *hello]).encode("utf-8", "surrogateescape"))
     _trim()
     # Collections in children would write to, and so copy, every page.
     gc.freeze()
     gc.disable()
-    _serve(control, names)
+    sibling = _Sibling()
+    # A snapshot may be taken from here on: there is no second copy of anything.
+    control.send("\0".join(["hello", *hello]).encode("utf-8", "surrogateescape"))
+    _serve(control, names, sibling)
     return customized
 
 
