@@ -93,8 +93,14 @@ func (s *Server) Start(ctx context.Context) error {
 			return fmt.Errorf("share images with server: %w", err)
 		}
 	}
-	err = errors.Join(s.writeTemplate(s.Plain().Name, nil, 0), s.writeTemplate(s.Preloaded().Name, s.opts.Preload, 0))
-	if err != nil {
+	// The built-in ones have pools, which would only be in the way.
+	all := []Template{s.Plain(), {client.DefaultNamespace, client.DefaultTemplate}, {client.DefaultNamespace, "my-interpreter"}}
+	for _, t := range all {
+		if err := s.writeTemplate(t, nil, 0); err != nil {
+			return err
+		}
+	}
+	if err := s.writeTemplate(s.Preloaded(), s.opts.Preload, 0); err != nil {
 		return err
 	}
 	return s.run(ctx)
@@ -204,7 +210,7 @@ func (s *Server) Warm(ctx context.Context, c *client.Client, size int) (Template
 	}
 	s.warm++
 	t := s.warmTemplate()
-	if err := s.writeTemplate(t.Name, s.opts.Preload, size); err != nil {
+	if err := s.writeTemplate(t, s.opts.Preload, size); err != nil {
 		return Template{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -230,7 +236,7 @@ func (s *Server) templateFile(name string) string { return filepath.Join(s.templ
 
 // writeTemplate writes a template with the limits of the built-in ones. Its
 // environment keeps templates with the same modules from sharing a pool.
-func (s *Server) writeTemplate(name string, preload []string, pool int) error {
+func (s *Server) writeTemplate(t Template, preload []string, pool int) error {
 	pooled := "no"
 	if pool > 0 {
 		pooled = "yes"
@@ -248,12 +254,12 @@ spec:
     preload: [%s]
     maxProcesses: 256
     resources: {limits: {cpu: "1", memory: 1Gi, ephemeral-storage: 2Gi}}
-`, name, templateNamespace, pool, s.opts.Image, pooled, strings.Join(preload, ", "))
+`, t.Name, t.Namespace, pool, s.opts.Image, pooled, strings.Join(preload, ", "))
 	// Under its name at once as a whole, as the server may look at any moment.
 	tmp := filepath.Join(s.dir, "template.tmp")
 	err := os.WriteFile(tmp, []byte(text), 0o600)
 	if err == nil {
-		err = os.Rename(tmp, s.templateFile(name))
+		err = os.Rename(tmp, s.templateFile(t.Name))
 	}
 	if err != nil {
 		return fmt.Errorf("write template: %w", err)
