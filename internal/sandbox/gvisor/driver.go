@@ -126,6 +126,9 @@ func (d *Driver) acquire(ctx context.Context) (err error) {
 	if err := agent.InstallSentry(programs); err != nil {
 		return err
 	}
+	if err := holdNumbers(); err != nil {
+		return err
+	}
 	d.netns, err = newNetns()
 	return err
 }

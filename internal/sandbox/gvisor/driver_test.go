@@ -283,3 +283,34 @@ func TestKilledSandboxIsReported(t *testing.T) {
 		t.Errorf("Get after the end = %+v, %v", got, err)
 	}
 }
+
+// gVisor's process for a sandbox inherits a socket under the number that it has
+// in ours, and needs some numbers for itself: sandboxes start whatever numbers
+// are free here.
+func TestCreateWithManyOpenFiles(t *testing.T) {
+	dir := dataDir(t)
+	d := openDriver(t, dir, makeImage(t, dir))
+	defer closeEmpty(t, d)
+	last, tried := 0, 0
+	for last < 256 {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if last = int(f.Fd()); last < 230 {
+			continue
+		}
+		id := "s-" + itoa(last)
+		if _, err := d.Create(t.Context(), testSpec(t, id)); err != nil {
+			t.Fatalf("with %d open files: %v", last, err)
+		}
+		if err := d.Delete(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		tried++
+	}
+	if tried < 20 {
+		t.Errorf("only %d sandboxes were made", tried)
+	}
+}

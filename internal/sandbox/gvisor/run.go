@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
 	"gvisor.dev/gvisor/runsc/config"
@@ -121,7 +122,7 @@ func (d *Driver) newRun(ctx context.Context, f frame, host string) (_ *run, _ ho
 	}
 	r.cont, err = container.New(r.conf, container.Args{ID: containerID, Spec: spec, BundleDir: bundleDir, PassFiles: files})
 	if err != nil {
-		return nil, ours, fmt.Errorf("create gVisor sandbox: %w", err)
+		return nil, ours, fmt.Errorf("create gVisor sandbox: %w%s", err, r.startTrace())
 	}
 	if err := d.follow(r); err != nil {
 		return nil, ours, errors.Join(err, r.cont.Destroy())
@@ -261,9 +262,24 @@ func (r *run) end(ctx context.Context, proc *process) error {
 // fails.
 const panicLog = "panic.log"
 
+// startLog is the file in which it says why it does not start.
+const startLog = "start.log"
+
 // panicTrace is the beginning of what a failed kernel wrote.
-func (r *run) panicTrace() string {
-	f, err := os.Open(filepath.Join(r.dir, panicLog))
+func (r *run) panicTrace() string { return r.head(panicLog) }
+
+// startTrace is why a kernel did not start, to go after an error; "" when it
+// did not say.
+func (r *run) startTrace() string {
+	if text := strings.TrimSpace(r.head(startLog) + r.panicTrace()); text != "" {
+		return " (" + text + ")"
+	}
+	return ""
+}
+
+// head is the beginning of a file of a run.
+func (r *run) head(name string) string {
+	f, err := os.Open(filepath.Join(r.dir, name))
 	if err != nil {
 		return ""
 	}

@@ -26,6 +26,7 @@ func runscConfig(stateDir, panicLog, platform string) (*config.Config, error) {
 		"root":      stateDir,
 		"platform":  platform,
 		"panic-log": panicLog,
+		"log":       filepath.Join(filepath.Dir(panicLog), startLog),
 		"network":   "sandbox",
 		// The sentry gets no access to the host's file system, and a user
 		// namespace of its own in which it is nobody.

@@ -68,3 +68,27 @@ func duplicate(f *os.File) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
+
+// holdNumbers keeps this process from using the descriptors 253 to 255, for as
+// long as it lives. A sandbox's process inherits the socket that gVisor makes
+// for it, which is not marked to be closed, under the number that it has here,
+// and does not start when it finds one of these in use, as it puts its own
+// standard files there.
+func holdNumbers() error {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		return fmt.Errorf("hold descriptors: %w", err)
+	}
+	defer f.Close()
+	const first, count = 253, 3
+	for number := first; number < first+count; number++ {
+		got, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, number)
+		if err != nil {
+			return fmt.Errorf("hold descriptor %d: %w", number, err)
+		}
+		if got != number { // it is held already
+			unix.Close(got)
+		}
+	}
+	return nil
+}
