@@ -158,7 +158,8 @@ func (d *Driver) Checkpoint(ctx context.Context, id, name string) (sandbox.Snaps
 	r, err := b.running()
 	switch {
 	case errors.Is(err, sandbox.ErrPaused):
-		if s, err = d.loadSnapshot(b.pausedDir()); err == nil {
+		// What is acknowledged can be used.
+		if s, err = d.usableSnapshot(b.pausedDir()); err == nil {
 			s, err = s.link(d.snapshotDir(name))
 		}
 	case err == nil:
@@ -202,20 +203,27 @@ func (d *Driver) openSnapshot(name string) (*snapshot, error) {
 	if !validID(name) {
 		return nil, fmt.Errorf("%w: %q", sandbox.ErrNoSnapshot, name)
 	}
-	s, err := d.loadSnapshot(d.snapshotDir(name))
-	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errForeign) {
+	s, err := d.usableSnapshot(d.snapshotDir(name))
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, sandbox.ErrBadSnapshot) {
 		return nil, fmt.Errorf("%w: %s", sandbox.ErrNoSnapshot, name)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// usableSnapshot reads all of a snapshot. sandbox.ErrBadSnapshot when it cannot
+// be restored.
+func (d *Driver) usableSnapshot(dir string) (*snapshot, error) {
+	s, err := d.loadSnapshot(dir)
 	if err == nil {
 		err = s.check()
 	}
 	if errors.Is(err, errDamaged) || errors.Is(err, errForeign) {
 		err = fmt.Errorf("%w: %w", sandbox.ErrBadSnapshot, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open snapshot %s: %w", name, err)
-	}
-	return s, nil
+	return s, err
 }
 
 // Snapshots implements sandbox.Driver.

@@ -177,6 +177,7 @@ func (t *templates) prune() error {
 			if _, err = t.d.loadSnapshot(dir); err == nil {
 				continue
 			}
+			t.d.cfg.Logger.Warn("template snapshot removed", "snapshot", e.Name(), "cause", err.Error())
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("remove template snapshot: %w", err)
