@@ -144,3 +144,26 @@ func (s *server) settled(t *testing.T, want census) {
 		t.Logf("process %d: %.400q", pid, args)
 	}
 }
+
+// entries are the names in a folder of the server's data.
+func (s *server) entries(folder string) []string {
+	found, err := os.ReadDir(filepath.Join(s.data, folder))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	names := []string{}
+	for _, e := range found {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// empty checks that nothing of a session is on the disk.
+func (s *server) empty(t *testing.T) {
+	t.Helper()
+	for _, folder := range []string{"sandboxes", "runs", "snapshots"} {
+		if names := s.entries(folder); len(names) > 0 {
+			t.Errorf("left behind in %s: %v", folder, names)
+		}
+	}
+}

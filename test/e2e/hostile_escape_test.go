@@ -125,7 +125,14 @@ if os.fork() == 0:
     time.sleep(100000)
 os.kill(-1, signal.SIGKILL)
 print("killed")
-`, want: []string{"killed"}, api: func(t *testing.T, _ *battlefield, s *client.Session) { awaitProcesses(t, s) }},
+`, want: []string{"killed"}, api: func(t *testing.T, _ *battlefield, s *client.Session) {
+			// The interpreter that was kept ready is dead too, which PicoD notices
+			// when it is next needed.
+			if got := run(t, s, "python3", "-c", "print(1)"); string(got.Stdout) != "1\n" || got.ExitCode != 0 {
+				t.Errorf("the next program: %+v", got)
+			}
+			awaitProcesses(t, s)
+		}},
 		{name: "trace the agent", python: `
 for name, request in (("attach", 16), ("seize", 0x4206)):
     refused(name, syscall, 101, request, 1, None, None)

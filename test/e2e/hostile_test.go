@@ -80,6 +80,7 @@ func newBattlefield(t *testing.T) *battlefield {
 			f.reached <- struct{}{}
 		}
 	}()
+	f.srv.prepare(t, "small", "as-root")
 	f.c = f.srv.client(t)
 	f.witness = create(t, f.c, client.CreateOptions{})
 	output(t, f.witness, "echo well > file; sleep 100000 >/dev/null 2>&1 & echo $! > pid")
@@ -102,6 +103,7 @@ func (f *battlefield) fight(t *testing.T, h hostile) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer discard(t, s)
 	if h.python != "" {
 		f.attack(t, s, h)
 	}
@@ -245,11 +247,13 @@ func wantTimedOutAndGone(t *testing.T, f *battlefield, s *client.Session, res cl
 	awaitProcesses(t, s)
 }
 
-// awaitProcesses waits until nothing runs in the sandbox but PicoD and the
-// shell that looks.
+// awaitProcesses waits until nothing runs in the sandbox but PicoD, the shell
+// that looks, and the two interpreters that PicoD keeps ready, which are known
+// by being closed to their own user.
 func awaitProcesses(t *testing.T, s *client.Session) {
 	t.Helper()
-	const look = "for p in /proc/[0-9]*; do [ $p = /proc/1 ] || [ $p = /proc/$$ ] || echo $p; done"
+	const look = "closed=0; for p in /proc/[0-9]*; do [ $p = /proc/1 ] || [ $p = /proc/$$ ] || { " +
+		"grep -sq '^State:.[RSDT]' $p/status && ! readlink $p/exe >/dev/null && [ $((++closed)) -le 2 ]; } || echo $p; done"
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		res, err := s.Execute(t.Context(), client.ExecRequest{Command: []string{"bash", "-c", look}})
 		if err == nil && res.ExitCode == 0 && len(res.Stdout) == 0 {

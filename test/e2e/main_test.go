@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -17,6 +18,11 @@ type setup struct {
 	dir    string // removed at the end
 	seed   string // image store with the default image in it
 	shared *server
+
+	// How much the tests of sleep do; AGENTCUBE_E2E_PAUSES and
+	// AGENTCUBE_E2E_SLEEPERS make it more.
+	pauses   int // of one session
+	sleepers int // sessions at once
 }
 
 // env is set by TestMain before any test runs, and never changed.
@@ -43,6 +49,14 @@ func runTests(m *testing.M) (code int, err error) {
 			return 1, fmt.Errorf("%s names what is not there: %w; run them with: make test-e2e", variable, err)
 		}
 	}
+	for variable, to := range map[string]*int{"AGENTCUBE_E2E_PAUSES": &env.pauses, "AGENTCUBE_E2E_SLEEPERS": &env.sleepers} {
+		*to = 20
+		if text := os.Getenv(variable); text != "" {
+			if *to, err = strconv.Atoi(text); err != nil {
+				return 1, fmt.Errorf("%s is no number: %w", variable, err)
+			}
+		}
+	}
 	if os.Geteuid() != 0 {
 		return 1, fmt.Errorf("sandboxes can only be made by root; run them with: sudo make test-e2e")
 	}
@@ -55,7 +69,10 @@ func runTests(m *testing.M) (code int, err error) {
 	}
 	defer os.RemoveAll(env.dir)
 	// The first server imports the image for all others.
-	if env.shared, err = launch(filepath.Join(env.dir, "s"), "--image-archive", env.image); err != nil {
+	if env.shared, err = prepareServer(filepath.Join(env.dir, "s"), "--image-archive", env.image); err != nil {
+		return 1, err
+	}
+	if err := env.shared.start(); err != nil {
 		return 1, err
 	}
 	env.seed = filepath.Join(env.shared.data, "images")

@@ -20,7 +20,9 @@ func newDefaultServer(t *testing.T) *server {
 		conn.Close()
 		t.Fatalf("%s is taken: these tests need it, because an SDK without settings connects there; stop what listens and run them again", defaultAddr)
 	}
-	return newServer(t, "--listen", defaultAddr)
+	s := stoppedServer(t, "--listen", defaultAddr)
+	s.restart(t)
+	return s
 }
 
 // python runs the SDK's interpreter in a folder, as the server's owner.

@@ -38,9 +38,7 @@ func TestKilledServer(t *testing.T) {
 			tt.test(t, srv, c)
 			c.Close()
 			srv.settled(t, base)
-			if dirs, err := filepath.Glob(filepath.Join(srv.data, "sandboxes", "*")); err != nil || len(dirs) > 0 {
-				t.Errorf("left behind: %v, %v", dirs, err)
-			}
+			srv.empty(t)
 		})
 	}
 }
@@ -55,7 +53,7 @@ func killWhileCreating(t *testing.T, srv *server, c *client.Client) {
 			done <- err
 		}()
 		for deadline := time.Now().Add(patience); len(done) == 0 && time.Now().Before(deadline); {
-			if dirs, _ := filepath.Glob(filepath.Join(srv.data, "sandboxes", "s-*")); len(dirs) > 0 {
+			if len(srv.entries("runs")) > 0 {
 				break
 			}
 		}

@@ -27,6 +27,8 @@ type server struct {
 	dir   string // everything of this server is below it
 	data  string
 	flags []string
+	// wrap, when set, is a command that ends in executing its arguments.
+	wrap  []string
 	addr  string // host:port; the port is kept over restarts
 	url   string
 	token string
@@ -36,8 +38,9 @@ type server struct {
 	err  error         // how it ended; read after done
 }
 
-// launch makes the folders and starts a server on a free port of loopback.
-func launch(dir string, flags ...string) (*server, error) {
+// prepareServer makes the folders of a server that listens on a free port of
+// loopback.
+func prepareServer(dir string, flags ...string) (*server, error) {
 	s := &server{dir: dir, data: filepath.Join(dir, "d"), flags: flags, addr: "127.0.0.1:0"}
 	for _, sub := range []string{s.data, s.path("x"), s.path("tmp"), s.path("t")} {
 		if err := os.MkdirAll(sub, 0o755); err != nil {
@@ -52,7 +55,7 @@ func launch(dir string, flags ...string) (*server, error) {
 			return nil, err
 		}
 	}
-	return s, s.start()
+	return s, nil
 }
 
 func (s *server) path(name string) string { return filepath.Join(s.dir, name) }
@@ -67,10 +70,10 @@ func (s *server) environ(more ...string) []string {
 
 // start starts the process and returns when it is ready.
 func (s *server) start() error {
-	args := append([]string{
-		"up", "--output", "json", "--no-progress", "--listen", s.addr, "--data-dir", s.data, "--template-dir", s.path("t"),
-	}, s.flags...)
-	s.cmd = exec.Command(env.bin, args...)
+	args := append(slices.Clone(s.wrap),
+		env.bin, "up", "--output", "json", "--no-progress", "--listen", s.addr, "--data-dir", s.data, "--template-dir", s.path("t"))
+	args = append(args, s.flags...)
+	s.cmd = exec.Command(args[0], args[1:]...)
 	s.cmd.Env = s.environ()
 	// Files, not pipes: sandboxes outlive a server that is killed.
 	stdout, err := os.Create(s.path("out"))
@@ -138,6 +141,9 @@ func (s *server) signal(sig syscall.Signal) error {
 
 // stop ends the server as Ctrl-C would; that it has to succeed.
 func (s *server) stop() error {
+	if s.cmd == nil {
+		return nil
+	}
 	select {
 	case <-s.done:
 		return nil
@@ -198,13 +204,28 @@ func (s *server) log() string {
 }
 
 // newServer starts a server for one test, and stops and checks it at the end.
+// Its templates have no pools, and the snapshot that sessions of the default
+// one begin from is there.
 func newServer(t *testing.T, flags ...string) *server {
+	t.Helper()
+	s := stoppedServer(t, flags...)
+	for _, shipped := range []string{client.DefaultTemplate, "my-interpreter"} {
+		s.template(t, shipped, "", "resources: {limits: {memory: 1Gi, ephemeral-storage: 2Gi}}")
+	}
+	s.restart(t)
+	s.prepare(t, client.DefaultTemplate)
+	return s
+}
+
+// stoppedServer is newServer before the start, with the templates that are
+// shipped.
+func stoppedServer(t *testing.T, flags ...string) *server {
 	t.Helper()
 	dir, err := os.MkdirTemp(env.dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := launch(dir, flags...)
+	s, err := prepareServer(dir, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,6 +241,19 @@ func newServer(t *testing.T, flags ...string) *server {
 		}
 	})
 	return s
+}
+
+// prepare makes what the sessions of templates begin from, so that it is not
+// made while a test counts.
+func (s *server) prepare(t *testing.T, names ...string) {
+	t.Helper()
+	c := s.client(t)
+	for _, name := range names {
+		if err := c.PrepareTemplate(t.Context(), client.DefaultNamespace, name, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Close()
 }
 
 // client connects to the server as its owner.
@@ -269,20 +303,36 @@ func shareImages(from, to string) error {
 // ones.
 func writeTemplates(dir string) error {
 	for _, t := range []struct{ namespace, name, spec, template string }{
-		{"agentcube", "custom-template", "", ""},
-		{"default", "short-idle", "sessionTimeout: 2s", ""},
-		{"default", "short-life", "maxSessionDuration: 3s", ""},
-		{"default", "small", "", ""},
-		{"default", "as-root", "", "runAsRoot: true"},
+		{"agentcube", "custom-template", "", small},
+		{"default", "short-idle", "sessionTimeout: 2s", small},
+		{"default", "short-life", "maxSessionDuration: 3s", small},
+		{"default", "small", "", small},
+		{"default", "keeper", "", keeperTemplate},
+		{"default", "dozy", "pauseAfter: 1s\n  sessionTimeout: 6s", small},
+		{"default", "as-root", "", "runAsRoot: true\n    " + small},
 	} {
-		text := "apiVersion: runtime.agentcube.volcano.sh/v1alpha1\nkind: CodeInterpreter\n" +
-			"metadata: {name: " + t.name + ", namespace: " + t.namespace + "}\n" +
-			"spec:\n  " + t.spec + "\n" +
-			"  template:\n    image: agentcube/python:latest\n    maxProcesses: 64\n    " + t.template + "\n" +
-			"    resources: {limits: {cpu: \"1\", memory: 256Mi, ephemeral-storage: 128Mi}}\n"
-		if err := os.WriteFile(filepath.Join(dir, t.name+".yaml"), []byte(text), 0o644); err != nil {
+		if err := writeTemplate(dir, t.namespace, t.name, t.spec, t.template); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// small is a sandbox that does not take much.
+const small = "maxProcesses: 64\n    resources: {limits: {cpu: \"1\", memory: 256Mi, ephemeral-storage: 128Mi}}"
+
+func writeTemplate(dir, namespace, name, spec, template string) error {
+	text := "apiVersion: runtime.agentcube.volcano.sh/v1alpha1\nkind: CodeInterpreter\n" +
+		"metadata: {name: " + name + ", namespace: " + namespace + "}\n" +
+		"spec:\n  " + spec + "\n" +
+		"  template:\n    image: agentcube/python:latest\n    " + template + "\n"
+	return os.WriteFile(filepath.Join(dir, namespace+"-"+name+".yaml"), []byte(text), 0o644)
+}
+
+// template adds a template, or replaces one, before the server starts.
+func (s *server) template(t *testing.T, name, spec, template string) {
+	t.Helper()
+	if err := writeTemplate(s.path("t"), client.DefaultNamespace, name, spec, template); err != nil {
+		t.Fatal(err)
+	}
 }
