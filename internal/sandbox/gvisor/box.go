@@ -129,9 +129,9 @@ func (d *Driver) leave(b *box) *run {
 }
 
 // runEnded is told of the end of every run.
-func (d *Driver) runEnded(r *run) {
-	if trace := r.panicTrace(); trace != "" {
-		d.cfg.Logger.Error("gVisor kernel failed", "run", r.id, "trace", trace)
+func (d *Driver) runEnded(r *run, how string) {
+	if trace := r.trace(); trace != "" {
+		d.cfg.Logger.Error("gVisor kernel failed", "run", r.id, "how", how, "trace", trace)
 	}
 	d.mu.Lock()
 	b := d.serving[r]
@@ -141,7 +141,11 @@ func (d *Driver) runEnded(r *run) {
 		d.pools.lost(r)
 		return
 	}
-	reason, detail := d.why(r.id, sandbox.ExitStopped, "the sandbox ended by itself")
+	detail := "the sandbox ended by itself"
+	if how != "" {
+		detail += " (" + how + ")"
+	}
+	reason, detail := d.why(r.id, sandbox.ExitStopped, detail)
 	d.ended(b, reason, detail)
 }
 

@@ -22,6 +22,7 @@ import (
 type process struct {
 	pid  int
 	file *os.File // the pidfd, in Go's poller
+	how  string   // it ended; set by wait, "" when that is not known
 }
 
 // openProcess takes hold of a process; when start is not zero it must be the
@@ -56,10 +57,19 @@ func (p *process) wait() error {
 	}
 	// Not a child when an earlier AgentCube started it: init reaps it then.
 	for {
-		_, err := unix.Wait4(p.pid, nil, unix.WNOHANG, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return nil
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(p.pid, &status, unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
 		}
+		switch {
+		case pid != p.pid:
+		case status.Signaled():
+			p.how = unix.SignalName(status.Signal())
+		case status.Exited():
+			p.how = fmt.Sprintf("exit status %d", status.ExitStatus())
+		}
+		return nil
 	}
 }
 

@@ -122,7 +122,7 @@ func (d *Driver) newRun(ctx context.Context, f frame, host string) (_ *run, _ ho
 	}
 	r.cont, err = container.New(r.conf, container.Args{ID: containerID, Spec: spec, BundleDir: bundleDir, PassFiles: files})
 	if err != nil {
-		return nil, ours, fmt.Errorf("create gVisor sandbox: %w%s", err, r.startTrace())
+		return nil, ours, fmt.Errorf("create gVisor sandbox: %w (%s)", err, r.trace())
 	}
 	if err := d.follow(r); err != nil {
 		return nil, ours, errors.Join(err, r.cont.Destroy())
@@ -157,7 +157,7 @@ func (d *Driver) watch(r *run, p *process) {
 	}
 	r.link.close()
 	close(r.gone)
-	d.runEnded(r)
+	d.runEnded(r, p.how)
 }
 
 // boot starts the first process of the sandbox.
@@ -265,17 +265,8 @@ const panicLog = "panic.log"
 // startLog is the file in which it says why it does not start.
 const startLog = "start.log"
 
-// panicTrace is the beginning of what a failed kernel wrote.
-func (r *run) panicTrace() string { return r.head(panicLog) }
-
-// startTrace is why a kernel did not start, to go after an error; "" when it
-// did not say.
-func (r *run) startTrace() string {
-	if text := strings.TrimSpace(r.head(startLog) + r.panicTrace()); text != "" {
-		return " (" + text + ")"
-	}
-	return ""
-}
+// trace is the beginning of what a failed kernel wrote.
+func (r *run) trace() string { return strings.TrimSpace(r.head(startLog) + r.head(panicLog)) }
 
 // head is the beginning of a file of a run.
 func (r *run) head(name string) string {
