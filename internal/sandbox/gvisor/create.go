@@ -136,9 +136,11 @@ func (d *Driver) obtain(ctx context.Context, spec sandbox.Spec, id hostlink.Iden
 		if err == nil || ctx.Err() != nil {
 			return r, err
 		}
-		// A snapshot is a copy of what can be made again.
-		d.cfg.Logger.Warn("template snapshot cannot be restored, making it again", "image", f.Image, "error", err)
-		d.templates.drop(f)
+		d.cfg.Logger.Warn("sandbox not restored from its template's snapshot, booting it", "image", f.Image, "error", err)
+		// The snapshot may be well, and the machine short of something.
+		if s.check() != nil {
+			d.templates.drop(f)
+		}
 	}
 	return d.boot(ctx, f, id.Hostname, assume)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -312,5 +313,43 @@ func TestCreateWithManyOpenFiles(t *testing.T) {
 	}
 	if tried < 20 {
 		t.Errorf("only %d sandboxes were made", tried)
+	}
+}
+
+// Sandboxes that start side by side do not get each other's sockets.
+func TestSandboxesShareNoSockets(t *testing.T) {
+	dir := dataDir(t)
+	d := openDriver(t, dir, makeImage(t, dir))
+	defer closeEmpty(t, d)
+	var wg sync.WaitGroup
+	const count = 8
+	for i := range count {
+		wg.Go(func() {
+			if _, err := d.Create(t.Context(), testSpec(t, "side-"+itoa(i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	owner := map[string]int{}
+	for i := range count {
+		if t.Failed() {
+			return
+		}
+		pid := placeOf(t, d, "side-"+itoa(i)).PID
+		fds, err := filepath.Glob(filepath.Join("/proc", itoa(pid), "fd", "*"))
+		if err != nil || len(fds) == 0 {
+			t.Fatalf("no open files of process %d: %v", pid, err)
+		}
+		for _, fd := range fds {
+			file, err := os.Readlink(fd)
+			if err != nil || !strings.HasPrefix(file, "socket:") {
+				continue
+			}
+			if other, seen := owner[file]; seen && other != pid {
+				t.Errorf("process %d has %s, which is also process %d's", pid, file, other)
+			}
+			owner[file] = pid
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,10 @@ func IsReexec(args []string) bool {
 
 // ReexecMain is gVisor's own main. It does not return.
 func ReexecMain() {
+	if err := sentry.CloseStrangers(os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, "agentcube: close other sandboxes' files:", err)
+		os.Exit(1)
+	}
 	os.Args = sentry.TellMemory(os.Args)
 	maincli.Main()
 }

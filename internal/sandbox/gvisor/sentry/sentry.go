@@ -19,6 +19,10 @@ import (
 // Main runs the sentry and does not return.
 func Main() {
 	os.Args = TellMemory(os.Args)
+	if err := CloseStrangers(os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, "sentry: close other sandboxes' files:", err)
+		os.Exit(1)
+	}
 	// Without them it compiles its own.
 	if err := useFilters(); err != nil {
 		fmt.Fprintln(os.Stderr, "sentry:", err)

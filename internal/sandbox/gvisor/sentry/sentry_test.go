@@ -26,3 +26,11 @@ func TestTellMemory(t *testing.T) {
 		}
 	}
 }
+
+func TestGiven(t *testing.T) {
+	got := given([]string{"runsc-sandbox", "--log-fd=3", "boot", "--io-fds=5,6", "--pass-fd=13:3,14:4", "--mounts-fd=-1", "--total-memory=99", "--stdio-fds=", "sb-fd"})
+	want := map[int]bool{3: true, 5: true, 6: true, 13: true, 14: true, -1: true}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
