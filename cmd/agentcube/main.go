@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/volcano-sh/agentcube/internal/cli"
@@ -16,7 +17,10 @@ func main() {
 	// Every sandbox starts here, as a process of gVisor's: nothing may come
 	// before it.
 	if gvisor.IsReexec(os.Args) {
-		gvisor.ReexecMain()
+		if err := gvisor.ReexecMain(); err != nil {
+			fmt.Fprintln(os.Stderr, "agentcube:", err)
+			os.Exit(1)
+		}
 	}
 	os.Exit(cli.Main(cli.Process{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: version,

@@ -3,6 +3,16 @@
 // program agentcube carries it.
 package main
 
-import "github.com/volcano-sh/agentcube/internal/sandbox/gvisor/sentry"
+import (
+	"fmt"
+	"os"
 
-func main() { sentry.Main() }
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor/sentry"
+)
+
+func main() {
+	if err := sentry.Main(); err != nil {
+		fmt.Fprintln(os.Stderr, "gvisor-sentry:", err)
+		os.Exit(1)
+	}
+}

@@ -12,7 +12,10 @@ import (
 
 func TestMain(m *testing.M) {
 	if IsReexec(os.Args) {
-		ReexecMain()
+		if err := ReexecMain(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 	if os.Getenv(crashEnv) != "" {
 		// It will be killed, and detaches its files itself.

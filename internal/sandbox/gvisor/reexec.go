@@ -24,12 +24,12 @@ func IsReexec(args []string) bool {
 	return args[0] == "/proc/self/exe" || strings.HasPrefix(filepath.Base(args[0]), "runsc")
 }
 
-// ReexecMain is gVisor's own main. It does not return.
-func ReexecMain() {
+// ReexecMain is gVisor's own main. It returns only when that cannot begin.
+func ReexecMain() error {
 	if err := sentry.CloseStrangers(os.Args); err != nil {
-		fmt.Fprintln(os.Stderr, "agentcube: close other sandboxes' files:", err)
-		os.Exit(1)
+		return fmt.Errorf("close other sandboxes' files: %w", err)
 	}
 	os.Args = sentry.TellMemory(os.Args)
 	maincli.Main()
+	return nil
 }

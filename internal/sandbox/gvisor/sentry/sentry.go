@@ -16,20 +16,19 @@ import (
 	"gvisor.dev/gvisor/runsc/gvisorbinaries"
 )
 
-// Main runs the sentry and does not return.
-func Main() {
-	os.Args = TellMemory(os.Args)
+// Main runs the sentry. It returns only when that cannot begin.
+func Main() error {
 	if err := CloseStrangers(os.Args); err != nil {
-		fmt.Fprintln(os.Stderr, "sentry: close other sandboxes' files:", err)
-		os.Exit(1)
+		return fmt.Errorf("close other sandboxes' files: %w", err)
 	}
-	// Without them it compiles its own.
 	if err := useFilters(); err != nil {
-		fmt.Fprintln(os.Stderr, "sentry:", err)
+		return err
 	}
+	os.Args = TellMemory(os.Args)
 	cli.Run(&gvisorbinaries.GvisorSentry, map[util.SubCommand]string{
 		new(sentrycmd.Boot): "", new(sentrycmd.Umount): "",
 	}, nil)
+	return nil
 }
 
 // BundlePrefix begins the name of the bundle directory; the memory of the
