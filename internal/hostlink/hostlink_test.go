@@ -165,7 +165,7 @@ func TestTapGivesTheLineBack(t *testing.T) {
 		if err := <-got; err != nil {
 			t.Fatalf("round %d: the next user reads: %v", round, err)
 		}
-		if err := <-read; err != io.EOF {
+		if err := <-read; !errors.Is(err, io.EOF) {
 			t.Fatalf("round %d: the last user read: %v, want EOF", round, err)
 		}
 		if err := next.Close(); err != nil {
