@@ -101,6 +101,10 @@ func (d *Driver) adoptOne(rec record) error {
 		})
 		return nil
 	}
+	// It may have been about to be saved, without a limit.
+	if err := d.groups.limitCPU(r.id, rec.Frame.Resources, true); err != nil {
+		return err
+	}
 	d.cfg.Logger.Info("adopted a sandbox", "sandbox", rec.ID)
 	r.proc = proc
 	d.mu.Lock()

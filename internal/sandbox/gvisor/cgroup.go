@@ -148,6 +148,33 @@ func (g *cgroups) create(id string, r sandbox.Resources) error {
 	return nil
 }
 
+// limitCPU holds the group of a sandbox to its share of the processors, or lets
+// it have as much as there is for as long as the sandbox's kernel works for the
+// host: to start, and to save its state. Guest code does not run then.
+func (g *cgroups) limitCPU(id string, r sandbox.Resources, limited bool) error {
+	root, ok := g.roots["cpu"]
+	if !ok {
+		return nil
+	}
+	for _, v := range g.values(r) {
+		if v.file != "cpu.max" && v.file != "cpu.cfs_quota_us" {
+			continue
+		}
+		value := v.value
+		switch {
+		case limited:
+		case g.v2:
+			value = "max " + strconv.Itoa(cgroupPeriod)
+		default:
+			value = "-1"
+		}
+		if err := os.WriteFile(filepath.Join(root, g.parent, id, v.file), []byte(value), 0o644); err != nil {
+			return fmt.Errorf("set cgroup limit %s: %w", v.file, err)
+		}
+	}
+	return nil
+}
+
 // delegate turns the controllers on for children of the root and the parent.
 func (g *cgroups) delegate() error {
 	for _, dir := range []string{cgroupRoot, filepath.Join(cgroupRoot, g.parent)} {

@@ -166,6 +166,9 @@ func (d *Driver) start(ctx context.Context, f frame, host string, begin func(*ru
 	} else if f.agent() {
 		err = d.connect(ctx, r, ours, first)
 	}
+	if err == nil {
+		err = d.groups.limitCPU(r.id, f.Resources, true)
+	}
 	if err != nil {
 		if _, detail := d.why(r.id, "", ""); detail != "" {
 			err = fmt.Errorf("%w (%s)", err, detail)

@@ -95,7 +95,7 @@ func (d *Driver) newRun(ctx context.Context, f frame, host string) (_ *run, _ ho
 	if err := os.MkdirAll(bundleDir, 0o711); err != nil {
 		return nil, ours, fmt.Errorf("make sandbox directory: %w", err)
 	}
-	if err := d.groups.create(id, f.Resources); err != nil {
+	if err := errors.Join(d.groups.create(id, f.Resources), d.groups.limitCPU(id, f.Resources, false)); err != nil {
 		return nil, ours, err
 	}
 	if r.conf, err = runscConfig(stateDir(r.dir), filepath.Join(r.dir, panicLog), d.cfg.Platform); err != nil {

@@ -65,7 +65,17 @@ func (d *Driver) capture(ctx context.Context, r *run, dir string, prepare hostli
 			return nil, err
 		}
 	}
+	if err := d.groups.limitCPU(r.id, r.frame.Resources, false); err != nil {
+		return nil, err
+	}
 	s, err := d.writeSnapshot(r, dir)
+	if limitErr := d.groups.limitCPU(r.id, r.frame.Resources, true); limitErr != nil {
+		select {
+		case <-r.gone: // and its group with it
+		default:
+			err = errors.Join(err, limitErr)
+		}
+	}
 	if r.frame.agent() {
 		// A sandbox that has ended meanwhile has nothing to go on with.
 		if goOn := r.link.ask(ctx, hostlink.Request{Op: hostlink.OpContinue}); goOn != nil && err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -28,6 +29,7 @@ func TestSnapshotBudget(t *testing.T) {
 		t.Errorf("Checkpoint = %v, want ErrDiskFull", err)
 	}
 	health(t, d, "poor")
+	wantCPULimit(t, d, "poor")
 	if s, err := d.Get(t.Context(), "poor"); err != nil || s.Paused {
 		t.Errorf("Get = %+v, %v, want it running", s, err)
 	}
@@ -84,6 +86,26 @@ func TestBadSnapshots(t *testing.T) {
 		})
 	}
 	health(t, d, "of")
+	wantCPULimit(t, d, "of")
+}
+
+// wantCPULimit checks that a sandbox is held to its share of the processors,
+// which is lifted while its state is saved.
+func wantCPULimit(t *testing.T, d *Driver, id string) {
+	t.Helper()
+	spec, err := withDefaults(testSpec(t, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range d.groups.values(spec.Resources) {
+		if v.controller != "cpu" || d.groups.roots["cpu"] == "" {
+			continue
+		}
+		got, err := os.ReadFile(filepath.Join(d.groups.roots["cpu"], d.groups.parent, placeOf(t, d, id).Run, v.file))
+		if err != nil || strings.TrimSpace(string(got)) != v.value {
+			t.Errorf("%s = %q, %v; want %q", v.file, got, err, v.value)
+		}
+	}
 }
 
 // spoilFile changes one byte: the first of what, or one in the middle.
