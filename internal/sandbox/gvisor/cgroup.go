@@ -150,7 +150,8 @@ func (g *cgroups) create(id string, r sandbox.Resources) error {
 
 // limitCPU holds the group of a sandbox to its share of the processors, or lets
 // it have as much as there is for as long as the sandbox's kernel works for the
-// host: to start, and to save its state. Guest code does not run then.
+// host: to start, and to save its state. Of the guest, only what was running when
+// a sandbox was paused runs then, for the moment until its agent answers.
 func (g *cgroups) limitCPU(id string, r sandbox.Resources, limited bool) error {
 	root, ok := g.roots["cpu"]
 	if !ok {
