@@ -122,13 +122,13 @@ func (q *request) uploadMultipart() *problem {
 	if p != nil {
 		return p
 	}
-	f := &form{q: q, body: &boundedBody{from: q.r.Body, left: q.limit(), sum: sha256.New()}}
+	f := &form{q: q, body: &boundedBody{from: q.r.Body, left: q.limit(), sum: sha256.New(), hashed: claims.HasBody}}
 	defer func() {
 		if f.file != nil {
 			f.file.Discard()
 		}
 	}()
-	q.r.Body = f.body
+	q.r.Body = bufferedBody{bufio.NewReaderSize(f.body, copySize), f.body}
 	parts, err := q.r.MultipartReader()
 	if err != nil {
 		return fault(http.StatusBadRequest, "INVALID_REQUEST", "Failed to get file: "+err.Error())
@@ -153,7 +153,7 @@ func (f *form) receive(parts *multipart.Reader) *problem {
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
 		if err == io.EOF {
-			if _, err := io.Copy(io.Discard, f.body); err != nil {
+			if _, err := io.Copy(io.Discard, f.q.r.Body); err != nil {
 				return f.broken(err)
 			}
 			return nil
@@ -248,12 +248,21 @@ func (w fileWriter) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// boundedBody hashes what is read and ends a body that is too long.
+// bufferedBody reads a body in large pieces; the parts of a form are read in pieces
+// of 4 KiB, each of which would set a deadline.
+type bufferedBody struct {
+	*bufio.Reader
+	io.Closer
+}
+
+// boundedBody hashes what is read, if somebody is to compare the hash, and ends a
+// body that is too long.
 type boundedBody struct {
-	from io.ReadCloser
-	left int64
-	sum  hash.Hash
-	over bool
+	from   io.ReadCloser
+	left   int64
+	sum    hash.Hash
+	hashed bool
+	over   bool
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
@@ -266,7 +275,9 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 		return 0, errors.New("body is too large")
 	}
 	b.left -= int64(n)
-	b.sum.Write(p[:n])
+	if b.hashed {
+		b.sum.Write(p[:n])
+	}
 	return n, err
 }
 
