@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,7 +43,11 @@ type server struct {
 // prepareServer makes the folders of a server that listens on a free port of
 // loopback.
 func prepareServer(dir string, flags ...string) (*server, error) {
-	s := &server{dir: dir, data: filepath.Join(dir, "d"), flags: flags, addr: "127.0.0.1:0"}
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{dir: dir, data: filepath.Join(dir, "d"), flags: flags, addr: addr}
 	for _, sub := range []string{s.data, s.path("x"), s.path("tmp"), s.path("t")} {
 		if err := os.MkdirAll(sub, 0o755); err != nil {
 			return nil, err
@@ -56,6 +62,20 @@ func prepareServer(dir string, flags ...string) (*server, error) {
 		}
 	}
 	return s, nil
+}
+
+// freeAddress is an address that stays free while a server is down: the kernel gives
+// ports from 32768 on to connections that are made meanwhile.
+func freeAddress() (string, error) {
+	const lowest, highest = 18000, 32000
+	for range 100 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(highest-lowest)))
+		l, err := net.Listen("tcp", addr)
+		if err == nil {
+			return addr, l.Close()
+		}
+	}
+	return "", errors.New("find a free port: none of 100 was")
 }
 
 func (s *server) path(name string) string { return filepath.Join(s.dir, name) }
