@@ -12,7 +12,8 @@ import (
 
 // sleep measures pausing, resuming and copying a session in which a Python
 // process lives that has imported the modules, and asks that process after each
-// whether it is what it was.
+// whether it is what it was. Between these steps the server has time to get ready for
+// the next, as it has when people take them.
 func (r *runner) sleep(ctx context.Context) (_ []Result, err error) {
 	if err := r.prepare(ctx, r.Preloaded); err != nil {
 		return nil, err
@@ -30,8 +31,9 @@ func (r *runner) sleep(ctx context.Context) (_ []Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	ready := then(func(ctx context.Context) error { return r.prepare(ctx, r.Preloaded) })
 	ops := []op{
-		r.timed(Pause, s.Pause), r.timed(Resume, s.Resume), then(l.check),
+		r.timed(Pause, s.Pause), ready, r.timed(Resume, s.Resume), then(l.check), ready,
 		func(ctx context.Context, _ int) error { return r.forkOnce(ctx, l, forkKey) },
 		func(context.Context, int) error { return r.endSessions() },
 	}

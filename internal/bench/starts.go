@@ -36,7 +36,8 @@ func (r *runner) hot(ctx context.Context, c int) (_ []Result, err error) {
 	return results, err
 }
 
-// drained measures the same where each sandbox has to be restored.
+// drained measures the same where each sandbox has to be restored. What the
+// server keeps ready without a pool it has made again before each round.
 func (r *runner) drained(ctx context.Context, c int) ([]Result, error) {
 	if err := r.prepare(ctx, r.Preloaded); err != nil {
 		return nil, err
@@ -54,7 +55,8 @@ func (r *runner) drained(ctx context.Context, c int) ([]Result, error) {
 		}
 		ops = append(ops, r.restored(held))
 	}
-	if err := r.take(ctx, r.N, c, nil, ops...); err != nil {
+	again := func(ctx context.Context) error { return r.prepare(ctx, r.Preloaded) }
+	if err := r.take(ctx, r.N, c, again, ops...); err != nil {
 		return nil, err
 	}
 	return []Result{
