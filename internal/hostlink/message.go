@@ -16,7 +16,9 @@ type Op string
 
 // The operations.
 const (
-	// OpConnect begins a trunk; Nonce is set. Streams of an earlier one end.
+	// OpConnect begins a trunk; Nonce is set. Streams of an earlier one end. A
+	// Hostname, if there is one, becomes the sandbox's: gVisor restores that of the
+	// process that a snapshot is restored in.
 	OpConnect Op = "connect"
 	// OpAssume makes the sandbox that of Identity: the session key, the tokens
 	// seen and the names of who it was before are forgotten.
@@ -46,6 +48,7 @@ type Identity struct {
 type Request struct {
 	Op       Op        `json:"op"`
 	Nonce    []byte    `json:"nonce,omitempty"`
+	Hostname string    `json:"hostname,omitempty"`
 	Identity *Identity `json:"identity,omitempty"`
 	Complete bool      `json:"complete,omitempty"`
 }

@@ -81,6 +81,11 @@ func (h *host) serveControl(line hostlink.Files) {
 func (h *host) handle(line hostlink.Files, req hostlink.Request) error {
 	switch req.Op {
 	case hostlink.OpConnect:
+		if req.Hostname != "" {
+			if err := unix.Sethostname([]byte(req.Hostname)); err != nil {
+				return fmt.Errorf("set host name: %w", err)
+			}
+		}
 		return h.connect(line, req.Nonce)
 	case hostlink.OpAssume:
 		if req.Identity == nil {

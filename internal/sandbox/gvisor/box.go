@@ -130,7 +130,7 @@ func (d *Driver) leave(b *box) *run {
 
 // runEnded is told of the end of every run.
 func (d *Driver) runEnded(r *run, how string) {
-	if trace := r.trace(); trace != "" {
+	if trace := r.trace(); trace != "" && !r.unwanted() {
 		d.cfg.Logger.Error("gVisor kernel failed", "run", r.id, "how", how, "trace", trace)
 	}
 	d.mu.Lock()
@@ -138,7 +138,9 @@ func (d *Driver) runEnded(r *run, how string) {
 	delete(d.serving, r)
 	d.mu.Unlock()
 	if b == nil {
-		d.pools.lost(r)
+		if !d.stock.lost(r) {
+			d.pools.lost(r)
+		}
 		return
 	}
 	detail := "the sandbox ended by itself"

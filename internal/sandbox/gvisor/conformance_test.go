@@ -88,11 +88,11 @@ func openDriverIn(t *testing.T, dir string, image testImage) *Driver {
 
 // residue looks for a sandbox everywhere on the machine that a driver of these
 // tests leaves traces: its own directory, and processes, groups and directories
-// that belong neither to a sandbox nor to a pool.
+// that belong neither to a sandbox nor to a pool or the stock.
 func residue(d *Driver, id string) []string {
 	left, _ := filepath.Glob(filepath.Join(d.dir, id))
 	named := map[string]bool{}
-	for _, r := range d.pools.waiting() {
+	for _, r := range append(d.pools.waiting(), d.stock.waiting()...) {
 		named[r.id] = true
 	}
 	records, _ := filepath.Glob(filepath.Join(d.dir, "*"))

@@ -128,8 +128,15 @@ func checkSnapshotsWhole(t *testing.T, d *Driver) {
 		}
 	}
 	for _, pattern := range []string{"sandboxes/*/.*", "snapshots/*", "prepared/.*"} {
-		if left, err := filepath.Glob(filepath.Join(d.cfg.DataDir, pattern)); err != nil || len(left) > 0 {
-			t.Errorf("left: %v, %v", left, err)
+		var left []string
+		for range 100 { // some are removed in the background
+			if left, _ = filepath.Glob(filepath.Join(d.cfg.DataDir, pattern)); len(left) == 0 {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if len(left) > 0 {
+			t.Errorf("left: %v", left)
 		}
 	}
 }

@@ -126,6 +126,7 @@ func (d *Driver) obtain(ctx context.Context, spec sandbox.Spec, id hostlink.Iden
 		return d.boot(ctx, f, id.Hostname)
 	}
 	if r := d.pools.claim(f.key(d.engine)); r != nil {
+		d.stock.expect(f) // to wake or to fork it later
 		if err := r.link.ask(ctx, assume); err == nil {
 			return r, nil
 		}
@@ -138,7 +139,7 @@ func (d *Driver) obtain(ctx context.Context, spec sandbox.Spec, id hostlink.Iden
 		}
 		d.cfg.Logger.Warn("sandbox not restored from its template's snapshot, booting it", "image", f.Image, "error", err)
 		// The snapshot may be well, and the machine short of something.
-		if s.check() != nil {
+		if _, err := d.usableSnapshot(s.dir); err != nil {
 			d.templates.drop(f)
 		}
 	}
@@ -148,23 +149,30 @@ func (d *Driver) obtain(ctx context.Context, spec sandbox.Spec, id hostlink.Iden
 // boot makes a run that begins at the beginning. With PicoD inside, it does
 // what is asked first.
 func (d *Driver) boot(ctx context.Context, f frame, host string, first ...hostlink.Request) (*run, error) {
-	return d.start(ctx, f, host, (*run).boot, first)
+	b, err := d.blankRun(ctx, f, host)
+	if err != nil {
+		return nil, err
+	}
+	return d.begin(ctx, b, (*run).boot, host, first)
 }
 
 // restore makes a run that begins with a snapshot.
 func (d *Driver) restore(ctx context.Context, s *snapshot, host string, first ...hostlink.Request) (*run, error) {
-	return d.start(ctx, s.meta.Frame, host, func(r *run) error { return r.restore(s.dir) }, first)
-}
-
-func (d *Driver) start(ctx context.Context, f frame, host string, begin func(*run) error, first []hostlink.Request) (*run, error) {
-	r, ours, err := d.newRun(ctx, f, host)
+	b, err := d.blankRun(ctx, s.meta.Frame, host)
 	if err != nil {
 		return nil, err
 	}
-	if err = begin(r); err != nil {
-		err = errors.Join(err, ours.Close())
+	return d.begin(ctx, b, func(r *run) error { return r.restore(s.dir) }, host, first)
+}
+
+// begin has a blank run become something. When it fails the run is removed.
+func (d *Driver) begin(ctx context.Context, b *blank, how func(*run) error, host string, first []hostlink.Request) (*run, error) {
+	r, f := b.run, b.frame
+	err := how(r)
+	if err != nil {
+		err = errors.Join(err, b.ours.Close())
 	} else if f.agent() {
-		err = d.connect(ctx, r, ours, first)
+		err = d.connect(ctx, r, b.ours, host, first)
 	}
 	if err == nil {
 		err = d.groups.limitCPU(r.id, f.Resources, true)
@@ -185,7 +193,7 @@ func (d *Driver) start(ctx context.Context, f frame, host string, begin func(*ru
 const connectTimeout = 30 * time.Second
 
 // connect waits for PicoD; it gives up when the sandbox ends.
-func (d *Driver) connect(ctx context.Context, r *run, ours hostlink.Files, first []hostlink.Request) error {
+func (d *Driver) connect(ctx context.Context, r *run, ours hostlink.Files, host string, first []hostlink.Request) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	d.wg.Go(func() {
@@ -195,7 +203,7 @@ func (d *Driver) connect(ctx context.Context, r *run, ours hostlink.Files, first
 		case <-ctx.Done():
 		}
 	})
-	return r.link.connect(ctx, ours, first...)
+	return r.link.connect(ctx, ours, host, first...)
 }
 
 // discard removes a run that nobody knows of, in the background; should that

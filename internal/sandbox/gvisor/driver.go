@@ -39,6 +39,8 @@ type Driver struct {
 	agent     string // EROFS image of PicoD
 	templates *templates
 	pools     *pools
+	stock     *stock
+	sums      *sums
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -71,7 +73,7 @@ func New(cfg Config) *Driver {
 		exits: make(chan sandbox.Exit), boxes: map[string]*box{}, serving: map[*run]*box{}, taking: map[string]bool{},
 	}
 	d.templates = &templates{d: d, dir: filepath.Join(cfg.DataDir, "prepared"), byKey: map[string]*templateSnapshot{}}
-	d.pools = newPools(d)
+	d.pools, d.stock, d.sums = newPools(d), newStock(d), &sums{d: d, seen: map[fileID]fileState{}}
 	return d
 }
 
@@ -185,6 +187,7 @@ func (d *Driver) Close() error {
 	for _, r := range d.pools.close() {
 		d.discard(r)
 	}
+	d.stock.close()
 	for _, r := range runs {
 		r.letGo()
 	}

@@ -54,9 +54,10 @@ func (l line) hangUp() {
 	}
 }
 
-// connect begins a trunk with PicoD on a line that it has the other end of; its
-// control messages come first. The line is closed when that fails.
-func (l *link) connect(ctx context.Context, ours hostlink.Files, first ...hostlink.Request) (err error) {
+// connect begins a trunk with PicoD on a line that it has the other end of; the
+// control messages first go before it. With a host name the sandbox takes that.
+// The line is closed when it fails.
+func (l *link) connect(ctx context.Context, ours hostlink.Files, host string, first ...hostlink.Request) (err error) {
 	made := line{control: hostlink.NewControl(ours.Control())}
 	defer func() {
 		if err != nil {
@@ -70,7 +71,7 @@ func (l *link) connect(ctx context.Context, ours hostlink.Files, first ...hostli
 	if _, err := rand.Read(nonce); err != nil {
 		return fmt.Errorf("make nonce: %w", err)
 	}
-	for _, req := range append(first, hostlink.Request{Op: hostlink.OpConnect, Nonce: nonce}) {
+	for _, req := range append(first, hostlink.Request{Op: hostlink.OpConnect, Nonce: nonce, Hostname: host}) {
 		if err := made.control.Call(ctx, req); err != nil {
 			return err
 		}
@@ -140,7 +141,7 @@ func (l *link) attach(ctx context.Context) error {
 		return errors.Join(err, ours.Close())
 	}
 	if l.agent {
-		return l.connect(ctx, ours)
+		return l.connect(ctx, ours, "")
 	}
 	made := line{}
 	if made.trunk, err = trunk.NewDialer(ours.Trunk()); err == nil {

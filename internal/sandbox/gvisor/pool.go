@@ -22,7 +22,8 @@ type pools struct {
 	mu       sync.Mutex
 	told     chan struct{} // closed when what Warm was told last is in byKey; nil before
 	byKey    map[string]*pool
-	starting int // creations and resumes under way
+	starting int       // creations and resumes under way
+	busy     time.Time // when the last of them ended
 	closed   bool
 }
 
@@ -43,8 +44,11 @@ func newPools(d *Driver) *pools {
 const (
 	// fillPause is how long a pool waits after a failure.
 	fillPause = 10 * time.Second
-	// fillPatience is how long filling stands back behind creations: who uses
-	// the machine all the time must not keep the pools empty for ever.
+	// fillQuiet is for how long there must have been no creation and no resume for
+	// filling to begin: who has a new sandbox uses it first.
+	fillQuiet = 200 * time.Millisecond
+	// fillPatience is how long filling stands back: who uses the machine all the
+	// time must not keep the pools empty for ever.
 	fillPatience = 2 * time.Second
 	// fullPoll is how often a pool is looked at by those who wait for it.
 	fullPoll = 5 * time.Millisecond
@@ -95,6 +99,7 @@ func (p *pools) startEnds() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.starting--
+	p.busy = time.Now()
 	p.wake()
 }
 
@@ -136,19 +141,19 @@ func (p *pools) tell() (before, told chan struct{}) {
 	return before, p.told
 }
 
-// full waits until the pool of a frame, if there is one, holds all that it
-// shall. It does not wait for what cannot be made now.
+// full waits until the pool of a frame, if there is one, and the stock hold all
+// that they shall. It does not wait for what cannot be made now.
 func (p *pools) full(ctx context.Context, key string) error {
 	p.mu.Lock()
 	told := p.told
 	p.mu.Unlock()
-	if told == nil {
-		return nil
+	if told != nil {
+		<-told // soon: only the image is looked up
 	}
-	<-told // soon: only the image is looked up
 	tick := time.NewTicker(fullPoll)
 	defer tick.Stop()
-	for p.lacks(key) && p.roomy() {
+	p.wake()
+	for (p.lacks(key) || p.d.stock.lacks(key)) && p.roomy() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -232,10 +237,15 @@ func (p *pools) fill() {
 	}
 }
 
-// fillOne adds a sandbox where one is missing, and reports whether it did.
+// fillOne adds a sandbox where one is missing, or then a blank one to the stock,
+// and reports whether it did.
 func (p *pools) fillOne() bool {
 	q := p.next()
-	if q == nil || !p.standBack() || !p.roomy() {
+	if q == nil {
+		h := p.d.stock.next()
+		return h != nil && p.standBack() && p.roomy() && p.d.stock.fill(h)
+	}
+	if !p.standBack() || !p.roomy() {
 		return false
 	}
 	r, err := p.make(q.frame)
@@ -280,13 +290,13 @@ func (p *pools) next() (best *pool) {
 	return best
 }
 
-// standBack waits until no user waits for a start, though not for ever; false
-// when the driver closes.
+// standBack waits until no user waits for a start or has just got one, though not
+// for ever; false when the driver closes.
 func (p *pools) standBack() bool {
 	const step = 5 * time.Millisecond
 	for waited := time.Duration(0); waited < fillPatience; waited += step {
 		p.mu.Lock()
-		busy := p.starting > 0
+		busy := p.starting > 0 || time.Since(p.busy) < fillQuiet
 		p.mu.Unlock()
 		if !busy {
 			break
@@ -313,7 +323,12 @@ func (p *pools) make(f frame) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.d.restore(ctx, s, poolHostname)
+	// The stock is for those who wait.
+	b, err := p.d.newBlank(ctx, f, poolHostname)
+	if err != nil {
+		return nil, err
+	}
+	return p.d.begin(ctx, b, func(r *run) error { return r.restore(s.dir) }, "", nil)
 }
 
 // waiting are the sandboxes in all pools.

@@ -35,6 +35,7 @@ type run struct {
 	removing sync.Mutex // held by the one who removes it
 
 	mu   sync.Mutex
+	over bool // it was told to end
 	conf *config.Config
 	cont *container.Container // nil until it is needed, after an adoption
 	proc *process
@@ -206,6 +207,13 @@ func (r *run) letGo() {
 	}
 }
 
+// unwanted reports whether it was told to end.
+func (r *run) unwanted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.over
+}
+
 // place is where the run can be found.
 func (r *run) place() place {
 	r.mu.Lock()
@@ -221,6 +229,7 @@ func (d *Driver) remove(ctx context.Context, r *run) error {
 	r.link.close()
 	r.mu.Lock()
 	proc := r.proc
+	r.over = true
 	r.mu.Unlock()
 	if proc != nil {
 		if err := r.end(ctx, proc); err != nil {

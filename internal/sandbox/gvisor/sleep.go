@@ -36,6 +36,7 @@ func (d *Driver) Pause(ctx context.Context, id string) error {
 	}
 	b.setLeaving(true)
 	defer b.setLeaving(false)
+	d.stock.expect(r.frame) // to wake it
 	if _, err := d.capture(ctx, r, b.pausedDir(), hostlink.Request{Op: hostlink.OpPrepare}); err != nil {
 		return fmt.Errorf("pause sandbox %s: %w", id, err)
 	}
@@ -68,7 +69,7 @@ func (d *Driver) capture(ctx context.Context, r *run, dir string, prepare hostli
 	if err := d.groups.limitCPU(r.id, r.frame.Resources, false); err != nil {
 		return nil, err
 	}
-	s, err := d.writeSnapshot(r, dir)
+	s, err := d.writeSnapshot(r, dir, prepare.Complete)
 	if limitErr := d.groups.limitCPU(r.id, r.frame.Resources, true); limitErr != nil {
 		select {
 		case <-r.gone: // and its group with it
@@ -112,7 +113,7 @@ func (d *Driver) Resume(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("resume sandbox %s: %w", id, err)
 	}
-	if err := os.RemoveAll(b.pausedDir()); err != nil {
+	if err := d.removeLater(b.pausedDir(), b.dir); err != nil {
 		d.cfg.Logger.Error("state of a resumed sandbox not removed", "sandbox", id, "error", err)
 	}
 	return nil
@@ -122,13 +123,18 @@ func (d *Driver) Resume(ctx context.Context, id string) error {
 // process for it starts.
 func (d *Driver) wake(ctx context.Context, b *box, s *snapshot) error {
 	checked := make(chan error, 1)
-	go func() { checked <- s.check() }()
-	r, err := d.start(ctx, s.meta.Frame, hostname(b.id()), func(r *run) error {
+	go func() { checked <- d.sums.check(s) }()
+	host := hostname(b.id())
+	made, err := d.blankRun(ctx, s.meta.Frame, host)
+	if err != nil {
+		return err
+	}
+	r, err := d.begin(ctx, made, func(r *run) error {
 		if err := <-checked; err != nil {
 			return err
 		}
 		return r.restore(s.dir)
-	}, nil)
+	}, host, nil)
 	if err != nil {
 		return err
 	}
@@ -171,6 +177,9 @@ func (d *Driver) Checkpoint(ctx context.Context, id, name string) (sandbox.Snaps
 		// What is acknowledged can be used.
 		if s, err = d.usableSnapshot(b.pausedDir()); err == nil {
 			s, err = s.link(d.snapshotDir(name))
+		}
+		if err == nil {
+			d.sums.addLater(s)
 		}
 	case err == nil:
 		s, err = d.capture(ctx, r, d.snapshotDir(name), hostlink.Request{Op: hostlink.OpPrepare})
@@ -228,7 +237,7 @@ func (d *Driver) openSnapshot(name string) (*snapshot, error) {
 func (d *Driver) usableSnapshot(dir string) (*snapshot, error) {
 	s, err := d.loadSnapshot(dir)
 	if err == nil {
-		err = s.check()
+		err = d.sums.check(s)
 	}
 	if errors.Is(err, errDamaged) || errors.Is(err, errForeign) {
 		err = fmt.Errorf("%w: %w", sandbox.ErrBadSnapshot, err)
@@ -266,17 +275,24 @@ func (d *Driver) DeleteSnapshot(_ context.Context, name string) error {
 	if !validID(name) {
 		return nil
 	}
-	// Its name is free at once, and half a snapshot is never found.
-	gone := filepath.Join(d.snaps, partial+"gone-"+newRunID())
-	err := os.Rename(d.snapshotDir(name), gone)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = os.RemoveAll(gone)
-	}
-	if err != nil {
+	if err := d.removeLater(d.snapshotDir(name), d.snaps); err != nil {
 		return fmt.Errorf("delete snapshot %s: %w", name, err)
 	}
+	return nil
+}
+
+// removeLater takes a snapshot's name away, so that half of one is never found,
+// and removes its files in the background. Should this process end first, the
+// next Open removes them from the directory below, where they are meanwhile.
+func (d *Driver) removeLater(dir, below string) error {
+	gone := filepath.Join(below, partial+"gone-"+newRunID())
+	if err := os.Rename(dir, gone); err != nil {
+		return ignoreGone(err)
+	}
+	d.wg.Go(func() {
+		if err := os.RemoveAll(gone); err != nil {
+			d.cfg.Logger.Error("files of a snapshot not removed", "error", err)
+		}
+	})
 	return nil
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -41,8 +39,15 @@ type snapshotMeta struct {
 type fileMeta struct {
 	Size int64 `json:"size"`
 	// CRC32C finds damage; whoever could change the file on purpose could
-	// change the description too.
-	CRC32C uint32 `json:"crc32c"`
+	// change the description too. It is added a moment after the file was written.
+	CRC32C *uint32 `json:"crc32c,omitempty"`
+}
+
+func (m fileMeta) String() string {
+	if m.CRC32C == nil {
+		return fmt.Sprintf("%d bytes", m.Size)
+	}
+	return fmt.Sprintf("%d bytes with sum %08x", m.Size, *m.CRC32C)
 }
 
 const (
@@ -60,8 +65,9 @@ var errForeign = errors.New("snapshot was made by another version or on another 
 
 // writeSnapshot makes the snapshot dir of what a run is at this moment; the run
 // goes on. There is a moment at the end when it goes on and the snapshot is
-// not complete yet.
-func (d *Driver) writeSnapshot(r *run, dir string) (_ *snapshot, err error) {
+// not complete yet. A small one takes longer to write: all memory is searched for
+// pages of zeros, and not only what the guest may have written to.
+func (d *Driver) writeSnapshot(r *run, dir string, small bool) (_ *snapshot, err error) {
 	tmp := filepath.Join(filepath.Dir(dir), partial+filepath.Base(dir))
 	if err := os.RemoveAll(tmp); err != nil {
 		return nil, fmt.Errorf("make snapshot: %w", err)
@@ -82,14 +88,18 @@ func (d *Driver) writeSnapshot(r *run, dir string) (_ *snapshot, err error) {
 		return nil, err
 	}
 	err = cont.Checkpoint(conf, tmp, runsc.CheckpointOpts{
-		Compression: statefile.CompressionLevelNone, Resume: true, ExcludeCommittedZeroPages: true,
+		Compression: statefile.CompressionLevelNone, Resume: true, ExcludeCommittedZeroPages: small,
 	})
 	if err != nil {
 		return nil, diskError("save gVisor sandbox", err)
 	}
-	return finishSnapshot(tmp, dir, snapshotMeta{
+	s, err := finishSnapshot(tmp, dir, snapshotMeta{
 		Version: snapshotVersion, Engine: d.engine, Frame: r.frame, CreatedAt: time.Now().UTC(),
 	})
+	if err == nil {
+		d.sums.addLater(s)
+	}
+	return s, err
 }
 
 // finishSnapshot describes the files in tmp and gives them their name.
@@ -100,9 +110,11 @@ func finishSnapshot(tmp, dir string, meta snapshotMeta) (*snapshot, error) {
 	}
 	meta.Files = map[string]fileMeta{}
 	for _, e := range entries {
-		if meta.Files[e.Name()], err = measure(filepath.Join(tmp, e.Name())); err != nil {
+		info, err := e.Info()
+		if err != nil {
 			return nil, fmt.Errorf("describe snapshot: %w", err)
 		}
+		meta.Files[e.Name()] = fileMeta{Size: info.Size()}
 	}
 	if err := writeJSON(filepath.Join(tmp, metaFile), meta); err != nil {
 		return nil, diskError("describe snapshot", err)
@@ -113,24 +125,8 @@ func finishSnapshot(tmp, dir string, meta snapshotMeta) (*snapshot, error) {
 	return &snapshot{dir: dir, meta: meta}, nil
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func measure(path string) (fileMeta, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return fileMeta{}, err
-	}
-	defer f.Close()
-	sum := crc32.New(castagnoli)
-	n, err := io.CopyBuffer(onlyWriter{sum}, f, make([]byte, 1<<20))
-	return fileMeta{Size: n, CRC32C: sum.Sum32()}, err
-}
-
-// onlyWriter keeps io.CopyBuffer from doing without the buffer.
-type onlyWriter struct{ io.Writer }
-
 // loadSnapshot reads the description of a snapshot; the files themselves are
-// looked at by check.
+// looked at by sums.check.
 func (d *Driver) loadSnapshot(dir string) (*snapshot, error) {
 	data, err := os.ReadFile(filepath.Join(dir, metaFile))
 	if err != nil {
@@ -149,20 +145,6 @@ func (d *Driver) loadSnapshot(dir string) (*snapshot, error) {
 		}
 	}
 	return s, nil
-}
-
-// check reads the files of a snapshot and compares them with what was written.
-func (s *snapshot) check() error {
-	for name, want := range s.meta.Files {
-		got, err := measure(filepath.Join(s.dir, name))
-		if err != nil {
-			return fmt.Errorf("%w: %w", errDamaged, err)
-		}
-		if got != want {
-			return fmt.Errorf("%w: %s has %d bytes and sum %08x, not %d and %08x", errDamaged, name, got.Size, got.CRC32C, want.Size, want.CRC32C)
-		}
-	}
-	return nil
 }
 
 // size is what the snapshot takes on disk, in bytes.

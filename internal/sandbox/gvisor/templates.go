@@ -125,7 +125,7 @@ func (t *templates) findOrBuild(ctx context.Context, f frame, dir string, progre
 	s, err := t.d.loadSnapshot(dir)
 	if err == nil {
 		progress("checking the snapshot")
-		err = s.check()
+		err = t.d.sums.check(s)
 	}
 	if err == nil {
 		now := time.Now()
@@ -216,6 +216,7 @@ func (d *Driver) Prepare(ctx context.Context, spec sandbox.Spec, progress func(s
 	if _, err := d.templates.wait(ctx, f, progress); err != nil {
 		return fmt.Errorf("prepare template: %w", err)
 	}
+	d.stock.expect(f)
 	if err := d.pools.full(ctx, f.key(d.engine)); err != nil {
 		return fmt.Errorf("prepare template: %w", err)
 	}
