@@ -21,7 +21,8 @@ const (
 	// process that a snapshot is restored in.
 	OpConnect Op = "connect"
 	// OpAssume makes the sandbox that of Identity: the session key, the tokens
-	// seen and the names of who it was before are forgotten.
+	// seen and the names of who it was before are forgotten. The variables that
+	// its session was given stay, as what is in its memory and files does.
 	OpAssume Op = "assume"
 	// OpPrepare is asked before a snapshot is taken: PicoD gives back memory that
 	// it does not need, and listens for a host on the pipes that it was started

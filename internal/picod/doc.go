@@ -14,6 +14,11 @@
 //	GET  /api/files/PATH   read a file
 //	GET  /api/files?path=  list a directory
 //
+// /init may bring variables for all commands and files for the workspace. The
+// files are written first: if one cannot be, there is no session, and "file" in
+// the error is its index. In a copy of a sandbox the variables of the session
+// that was copied are still there, and those of /init come over them.
+//
 // Every error is {"error": text, "code": status, "reason": STABLE_CODE,
 // "requestId": id}, with a "detail" where there is one to give. Reasons do not
 // change; texts may, except those that existing clients match.

@@ -2,6 +2,8 @@ package picod
 
 import (
 	"encoding/json"
+	"fmt"
+	"io/fs"
 	"net/http"
 	"strings"
 
@@ -9,44 +11,120 @@ import (
 )
 
 // maxInitBody bounds the body of /init in bytes.
-const maxInitBody = 1 << 20
+const maxInitBody = 8 << 20
 
-// initialize locks PicoD to a session key.
+// initRequest is what the control plane says of a new session.
+type initRequest struct {
+	SessionID string         `json:"sessionId"`
+	Metadata  map[string]any `json:"metadata"`
+	// Env is the environment that the session has of its template. SessionEnv
+	// comes over it, and over what the sandbox knew of an earlier session.
+	Env        map[string]string `json:"env"`
+	SessionEnv map[string]string `json:"sessionEnv"`
+	// Files are written before the session begins.
+	Files []initFile `json:"files"`
+}
+
+type initFile struct {
+	Path    string      `json:"path"`
+	Content []byte      `json:"content"`
+	Mode    fs.FileMode `json:"mode"`
+}
+
+type initResponse struct {
+	Message string `json:"message"`
+	// Variables and Files count what was taken of the request, by which the
+	// control plane tells this from a PicoD that knew neither.
+	Variables int `json:"variables,omitempty"`
+	Files     int `json:"files,omitempty"`
+}
+
+// initialize locks PicoD to a session key. The files of the session come first:
+// when one cannot be written, there is no session.
 func (q *request) initialize() *problem {
 	offer, err := q.gate.Offer(q.r.Header.Get("Authorization"))
 	if err != nil {
 		return refused(err)
 	}
-	body, p := q.readBody(maxInitBody)
+	in, p := q.initRequest(offer)
 	if p != nil {
 		return p
 	}
-	if err := offer.Claims.CheckBody(hashOf(body)); err != nil {
-		return refused(err)
+	if p := q.writeFiles(in.Files); p != nil {
+		return p
 	}
-	// Only a body that was signed together with the token is believed; older
-	// control planes send one that is not, and it means nothing.
-	var extra struct {
-		SessionID string            `json:"sessionId"`
-		Metadata  map[string]any    `json:"metadata"`
-		Env       map[string]string `json:"env"`
-	}
-	if offer.Claims.HasBody && len(body) > 0 {
-		if err := json.Unmarshal(body, &extra); err != nil {
-			return fault(http.StatusBadRequest, "INVALID_REQUEST", "Invalid request body: "+err.Error())
-		}
-		if extra.SessionID != "" && extra.SessionID != offer.SessionID() {
-			return fault(http.StatusBadRequest, "INVALID_REQUEST", "Invalid request body: sessionId differs from the token's")
-		}
-		if p := checkEnv(extra.Env); p != nil {
-			return p
-		}
-	}
-	if err := q.gate.Accept(offer, extra.Env, extra.Metadata); err != nil {
+	if err := q.gate.Accept(offer, token.Given{Env: in.Env, Own: in.SessionEnv, Metadata: in.Metadata}); err != nil {
 		return refused(err)
 	}
 	q.log.Info("session initialized", "requestId", q.id)
-	q.reply(http.StatusOK, false, map[string]string{"message": "Server initialized successfully"})
+	q.reply(http.StatusOK, false, initResponse{
+		Message: "Server initialized successfully", Variables: len(in.SessionEnv), Files: len(in.Files),
+	})
+	return nil
+}
+
+// initRequest reads the body of an init request.
+func (q *request) initRequest(offer *token.Offer) (in initRequest, _ *problem) {
+	body, p := q.readBody(maxInitBody)
+	if p != nil {
+		return in, p
+	}
+	if err := offer.Claims.CheckBody(hashOf(body)); err != nil {
+		return in, refused(err)
+	}
+	// Only a body that was signed together with the token is believed; older
+	// control planes send one that is not, and it means nothing.
+	if !offer.Claims.HasBody || len(body) == 0 {
+		return in, nil
+	}
+	if err := json.Unmarshal(body, &in); err != nil {
+		return in, fault(http.StatusBadRequest, "INVALID_REQUEST", "Invalid request body: "+err.Error())
+	}
+	if in.SessionID != "" && in.SessionID != offer.SessionID() {
+		return in, fault(http.StatusBadRequest, "INVALID_REQUEST", "Invalid request body: sessionId differs from the token's")
+	}
+	if p := checkEnv(in.Env); p != nil {
+		return in, p
+	}
+	return in, checkEnv(in.SessionEnv)
+}
+
+// writeFiles writes the files of a new session; the problem says which could
+// not be written.
+func (q *request) writeFiles(files []initFile) *problem {
+	seen := make(map[string]bool, len(files))
+	for i, f := range files {
+		p := q.writeFile(f, seen)
+		if p != nil {
+			p.text, p.file = fmt.Sprintf("files[%d]: %s", i, p.text), &i
+			return p
+		}
+	}
+	return nil
+}
+
+func (q *request) writeFile(f initFile, seen map[string]bool) *problem {
+	rel, err := q.ws.Rel(f.Path)
+	switch {
+	case err != nil:
+		return badPath(err, "File")
+	case seen[rel]:
+		return fault(http.StatusBadRequest, "DUPLICATE_PATH", "Invalid path: another file has it too")
+	case f.Mode&^fs.ModePerm != 0:
+		return fault(http.StatusBadRequest, "INVALID_MODE", "Invalid mode: it is not from 0 to 0777")
+	}
+	seen[rel] = true
+	file, err := q.ws.Create(rel)
+	if err != nil {
+		return badTarget(err)
+	}
+	defer file.Discard()
+	if _, err := file.Write(f.Content); err != nil {
+		return badTarget(err)
+	}
+	if _, err := file.Commit(rel, &f.Mode); err != nil {
+		return badTarget(err)
+	}
 	return nil
 }
 

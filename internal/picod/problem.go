@@ -22,6 +22,7 @@ type problem struct {
 	text       string
 	detail     string
 	reason     string // stable
+	file       *int   // of the files of an init request, the one that is the cause
 	withoutNum bool   // the original answer had no "code"
 }
 
@@ -36,8 +37,9 @@ func (q *request) fail(p *problem) {
 		Code      int    `json:"code,omitempty"`
 		Detail    string `json:"detail,omitempty"`
 		Reason    string `json:"reason"`
+		File      *int   `json:"file,omitempty"`
 		RequestID string `json:"requestId"`
-	}{p.text, p.status, p.detail, p.reason, q.id}
+	}{p.text, p.status, p.detail, p.reason, p.file, q.id}
 	if p.withoutNum {
 		body.Code = 0
 	}

@@ -59,6 +59,8 @@ type Gate struct {
 	used    *replays
 	session *Session
 	key     *rsa.PublicKey
+	// inherited are the variables that the next session finds.
+	inherited map[string]string
 }
 
 // Claims is what a verified token says that matters later.
@@ -86,7 +88,8 @@ type Identity struct {
 }
 
 // Assume makes the gate that of another sandbox, which has no session yet:
-// the key, and the tokens seen, of the one before are forgotten.
+// the key, and the tokens seen, of the one before are forgotten. The variables
+// of its session are not: with its files and memory the copy has them too.
 func (g *Gate) Assume(id Identity) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -96,6 +99,9 @@ func (g *Gate) Assume(id Identity) error {
 		}
 	}
 	g.cfg.SandboxID, g.cfg.Bootstrap = id.SandboxID, id.Bootstrap
+	if g.session != nil {
+		g.inherited = g.session.Own
+	}
 	g.session, g.key, g.used = nil, nil, newReplays(maxTokens)
 	return nil
 }

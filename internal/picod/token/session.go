@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 )
@@ -18,11 +19,22 @@ const minKeyBits = 2048
 
 // Session is what initialisation fixes.
 type Session struct {
-	ID       string            `json:"id"`
-	Mode     Mode              `json:"mode"`
-	Key      string            `json:"key"` // PEM
-	Env      map[string]string `json:"env,omitempty"`
+	ID   string `json:"id"`
+	Mode Mode   `json:"mode"`
+	Key  string `json:"key"` // PEM
+	// Env are the variables of commands: the template's, and over them Own.
+	Env map[string]string `json:"env,omitempty"`
+	// Own are the variables that this session was given, and those that the
+	// session of which it is a copy had of its own.
+	Own      map[string]string `json:"own,omitempty"`
 	Metadata map[string]any    `json:"metadata,omitempty"`
+}
+
+// Given is what a session is given with its key.
+type Given struct {
+	Env      map[string]string // of its template
+	Own      map[string]string // of its own
+	Metadata map[string]any
 }
 
 // Offer is a verified init token that has not been accepted yet.
@@ -78,9 +90,8 @@ func (g *Gate) Offer(header string) (*Offer, error) {
 }
 
 // Accept locks PicoD to the key of an offer. Only the first offer wins.
-func (g *Gate) Accept(o *Offer, env map[string]string, metadata map[string]any) error {
+func (g *Gate) Accept(o *Offer, given Given) error {
 	s := o.value
-	s.Env, s.Metadata = env, metadata
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.session != nil {
@@ -89,11 +100,22 @@ func (g *Gate) Accept(o *Offer, env map[string]string, metadata map[string]any) 
 	if o.forSandbox != g.cfg.SandboxID {
 		return invalid("token is for another sandbox")
 	}
+	s.Metadata = given.Metadata
+	s.Own = over(g.inherited, given.Own)
+	s.Env = over(given.Env, s.Own)
 	if err := g.save(&s); err != nil {
 		return err
 	}
-	g.session, g.key = &s, o.key
+	g.session, g.key, g.inherited = &s, o.key, nil
 	return nil
+}
+
+// over lays variables over others.
+func over(below, above map[string]string) map[string]string {
+	all := make(map[string]string, len(below)+len(above))
+	maps.Copy(all, below)
+	maps.Copy(all, above)
+	return all
 }
 
 // ParseKey reads an RSA public key in PEM (PKIX, "PUBLIC KEY").
