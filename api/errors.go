@@ -29,6 +29,7 @@ const (
 	CodeSessionEnded        Code = "SESSION_ENDED"         // 410: the session has ended; field fate says why
 	CodeBodyTooLarge        Code = "BODY_TOO_LARGE"        // 413: request body over the limit
 	CodeIsolation           Code = "ISOLATION_UNAVAILABLE" // 422: the template demands more isolation than can be had
+	CodeFileNotWritten      Code = "FILE_NOT_WRITTEN"      // 422: a file of the create request cannot be in the sandbox; no session was made
 	CodeServerOverloaded    Code = "SERVER_OVERLOADED"     // 429: over the concurrency limit; Retry-After is set
 	CodeInternal            Code = "INTERNAL"              // 500: a defect or an unexpected failure of ours
 	CodeSandboxCreateFailed Code = "SANDBOX_CREATE_FAILED" // 500: the driver could not make the sandbox

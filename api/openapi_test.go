@@ -248,7 +248,7 @@ func TestServerKeepsToDescription(t *testing.T) {
 	tr.step("POST", "/v1/agent-runtime", body, 404)
 	tr.step("POST", "/v1/code-interpreter", `{"name":"demanding","namespace":"default"}`, 422)
 	tr.step("POST", "/v1/code-interpreter", `{}`, 400)
-	tr.step("POST", "/v1/code-interpreter", `{"name":"`+strings.Repeat("x", 1<<20)+`"}`, 413)
+	tr.step("POST", "/v1/code-interpreter", `{"name":"`+strings.Repeat("x", 4<<20)+`"}`, 413)
 	tr.step("POST", "/v1/code-interpreter", body, 401, "Authorization", "Bearer nonsense")
 	tr.step("POST", "/v1/code-interpreter", body, 403, "Origin", "https://evil.example")
 

@@ -43,6 +43,25 @@ type CreateRequest struct {
 	// Namespace may then be empty; if not, they must be those of the
 	// checkpoint's template.
 	Checkpoint string `json:"checkpoint,omitempty"`
+	// Env are variables of all commands of the session, over those of the
+	// template and, with Checkpoint, over those of the session it was taken of;
+	// a command's own come over them. At most 128, of at most 64 KiB; names are
+	// [A-Za-z_][A-Za-z0-9_]*, except PWD. No answer repeats them.
+	Env map[string]string `json:"env,omitempty"`
+	// Files are in the workspace when the session begins, in place of what is
+	// there: at most 64, of at most 1 MiB. No answer repeats them.
+	Files []File `json:"files,omitempty"`
+}
+
+// File is a file that a session begins with. It belongs to the user of commands.
+type File struct {
+	// Path is where it goes, as in uploads: within the workspace, at which
+	// relative paths begin. Missing folders are made.
+	Path string `json:"path"`
+	// Content is in base64 with padding in JSON; it may be empty, but not null.
+	Content []byte `json:"content"`
+	// Mode are its permissions in octal, 0000 to 0777; empty means 0644.
+	Mode string `json:"mode,omitempty"`
 }
 
 // EntryPoint is a port of a sandbox that the Router forwards to.
@@ -66,6 +85,10 @@ type CreateResponse struct {
 	OwnerID     string       `json:"ownerId,omitempty"`
 	// Session describes the new session in full.
 	Session Session `json:"session"`
+	// Variables and Files count what the session has of Env and Files of the
+	// request. Servers that know neither leave both out.
+	Variables int `json:"variables,omitempty"`
+	Files     int `json:"files,omitempty"`
 }
 
 // State of a session: pending, running, paused, ended.

@@ -20,7 +20,27 @@ import (
 type initRequest struct {
 	SessionID string            `json:"sessionId"`
 	Metadata  map[string]string `json:"metadata,omitempty"`
-	Env       map[string]string `json:"env,omitempty"`
+	// Env is the template's, SessionEnv comes over it and goes into copies.
+	Env        map[string]string `json:"env,omitempty"`
+	SessionEnv map[string]string `json:"sessionEnv,omitempty"`
+	Files      []initFile        `json:"files,omitempty"`
+}
+
+type initFile struct {
+	Path    string `json:"path"`
+	Content []byte `json:"content"`
+	Mode    uint32 `json:"mode"`
+}
+
+// initAnswer is what PicoD says to it.
+type initAnswer struct {
+	// Variables and Files count what it has taken of SessionEnv and Files; those
+	// of before know neither.
+	Variables int `json:"variables"`
+	Files     int `json:"files"`
+	// Reason is a stable word for a refusal, and File the file that is the cause.
+	Reason string `json:"reason"`
+	File   *int   `json:"file"`
 }
 
 // offer is what locks the PicoD of a new sandbox to the key of its session.
@@ -33,21 +53,21 @@ type offer struct {
 // offer makes an offer in the background, as signing takes longer than much else
 // of a creation. It is on the channel when it is made; nil where there is no
 // PicoD.
-func (m *Manager) offer(rec session.Session) <-chan *offer {
+func (m *Manager) offer(p plan) <-chan *offer {
 	made := make(chan *offer, 1)
-	if rec.Auth == api.AuthNone {
+	if p.record.Auth == api.AuthNone {
 		made <- nil
 		return made
 	}
 	go func() {
 		o := &offer{}
-		o.token, o.body, o.err = m.signOffer(rec)
+		o.token, o.body, o.err = m.signOffer(p.record, p.given)
 		made <- o
 	}()
 	return made
 }
 
-func (m *Manager) signOffer(rec session.Session) (token string, body []byte, err error) {
+func (m *Manager) signOffer(rec session.Session, g given) (token string, body []byte, err error) {
 	mode, key := auth.InitKeyBound, rec.PublicKey
 	if rec.Auth == api.AuthManaged {
 		pem, err := auth.PublicKeyPEM(m.cfg.RouterKey)
@@ -56,7 +76,11 @@ func (m *Manager) signOffer(rec session.Session) (token string, body []byte, err
 		}
 		mode, key = auth.InitManaged, pem
 	}
-	body, err = json.Marshal(initRequest{SessionID: rec.ID, Metadata: rec.Metadata, Env: rec.Env})
+	in := initRequest{SessionID: rec.ID, Metadata: rec.Metadata, Env: rec.Env, SessionEnv: g.env}
+	for _, f := range g.files {
+		in.Files = append(in.Files, initFile{Path: f.Path, Content: f.Content, Mode: permissions(f)})
+	}
+	body, err = json.Marshal(in)
 	if err != nil {
 		return "", nil, fmt.Errorf("encode init request: %w", err)
 	}
@@ -66,21 +90,64 @@ func (m *Manager) signOffer(rec session.Session) (token string, body []byte, err
 	return token, body, err
 }
 
-// initAgent locks the PicoD of a new sandbox to the key of its session: the
-// client's, or the Router's.
-func (m *Manager) initAgent(ctx context.Context, rec session.Session, o *offer) error {
+// initAgent locks the PicoD of a new sandbox to the key of its session, the
+// client's or the Router's, and hands over what the session is given.
+func (m *Manager) initAgent(ctx context.Context, p plan, o *offer) error {
 	if o.err != nil {
-		return o.err
+		return initFailed(o.err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.InitTimeout)
 	defer cancel()
-	return m.postInit(ctx, rec.SandboxID, o.token, o.body)
+	status, answer, err := m.postInit(ctx, p.record.SandboxID, o.token, o.body)
+	switch {
+	case err != nil:
+		return initFailed(err)
+	case status == http.StatusOK && answer.Variables == len(p.given.env) && answer.Files == len(p.given.files):
+		return nil
+	case status == http.StatusOK && p.record.Checkpoint != "":
+		// Its PicoD is as old as what it began from.
+		return api.Errorf(http.StatusGone, api.CodeCheckpointUnusable,
+			"the checkpoint is of a version of AgentCube that knew no env and files").
+			WithHint("leave them out, or make the checkpoint anew")
+	case answer.File != nil && *answer.File >= 0 && *answer.File < len(p.given.files):
+		return notWritten(*answer.File, answer.Reason)
+	}
+	return initFailed(fmt.Errorf("init request answered with status %d, %d variables and %d files", status, answer.Variables, answer.Files))
 }
 
-func (m *Manager) postInit(ctx context.Context, sandboxID, token string, body []byte) error {
+func initFailed(err error) *api.Error {
+	return api.Errorf(http.StatusInternalServerError, api.CodeSandboxInitFailed, "internal server error").WithCause(err)
+}
+
+// notWritten is the answer when PicoD could not write a file. Only its stable
+// words are believed: what runs as root in the sandbox may answer in its place.
+func notWritten(file int, reason string) *api.Error {
+	why := "could not be written"
+	switch reason {
+	case "PATH_ESCAPES_WORKSPACE":
+		why = "leads out of the workspace"
+	case "DUPLICATE_PATH":
+		why = "is the same as that of another file"
+	case "PATH_IS_DIRECTORY":
+		why = "is that of a folder"
+	case "NOT_A_DIRECTORY":
+		why = "goes through what is not a folder"
+	case "NOT_A_REGULAR_FILE":
+		why = "is that of what is not a regular file"
+	case "INVALID_PATH":
+		why = "is not valid there"
+	case "DISK_FULL":
+		why = "has no room: the disk of the sandbox is full"
+	}
+	return api.Errorf(http.StatusUnprocessableEntity, api.CodeFileNotWritten, "files[%d].path %s", file, why)
+}
+
+// postInit sends an init request. The answer is bounded, and empty where it is
+// not what PicoD answers.
+func (m *Manager) postInit(ctx context.Context, sandboxID, token string, body []byte) (status int, answer initAnswer, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+sandboxID+"/init", bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("make init request: %w", err)
+		return 0, answer, fmt.Errorf("make init request: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+token)
@@ -92,14 +159,17 @@ func (m *Manager) postInit(ctx context.Context, sandboxID, token string, body []
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return fmt.Errorf("send init request: %w", err)
+		return 0, answer, fmt.Errorf("send init request: %w", err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("init request answered with status %d", resp.StatusCode)
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil {
+		return 0, answer, fmt.Errorf("read init answer: %w", err)
 	}
-	return nil
+	if json.Unmarshal(text, &answer) != nil {
+		answer = initAnswer{}
+	}
+	return resp.StatusCode, answer, nil
 }
 
 func (m *Manager) bootstrapPEM() string {

@@ -106,7 +106,7 @@ func TestContractAnswers(t *testing.T) {
 func TestBodyTooLarge(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).start()
-	got := n.do(t.Context(), "alice", "POST", createPath, `{"name":"`+strings.Repeat("x", 1<<20)+`"}`)
+	got := n.do(t.Context(), "alice", "POST", createPath, `{"name":"`+strings.Repeat("x", 4<<20)+`"}`)
 	var e api.Error
 	got.decode(t, &e)
 	if got.status != http.StatusRequestEntityTooLarge || e.Code != api.CodeBodyTooLarge {

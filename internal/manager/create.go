@@ -161,7 +161,7 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 	if err != nil {
 		return session.Session{}, err
 	}
-	offered := m.offer(p.record)
+	offered := m.offer(p)
 	sb, err := m.cfg.Driver.Create(ctx, p.spec)
 	leave()
 	key := <-offered
@@ -169,9 +169,8 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 		return session.Session{}, driverError(err)
 	}
 	if key != nil {
-		if err := m.initAgent(ctx, p.record, key); err != nil {
-			return session.Session{}, api.Errorf(http.StatusInternalServerError, api.CodeSandboxInitFailed,
-				"internal server error").WithCause(err)
+		if err := m.initAgent(ctx, p, key); err != nil {
+			return session.Session{}, err
 		}
 	}
 	if err := p.together.wait(ctx); err != nil {
@@ -254,6 +253,8 @@ func failureReason(err error) string {
 		return "the sandbox did not become ready in time"
 	case ok && e.Code == api.CodeSandboxInitFailed:
 		return "the agent in the sandbox did not take its key"
+	case ok && (e.Code == api.CodeFileNotWritten || e.Code == api.CodeCheckpointUnusable):
+		return "the sandbox could not take the env and files of the request"
 	case ok && e.Code == api.CodeServerOverloaded, errors.Is(err, sandbox.ErrFull):
 		return "there was no room for another sandbox"
 	case errors.Is(err, sandbox.ErrBadSnapshot):

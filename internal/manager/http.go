@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
@@ -13,8 +14,8 @@ import (
 )
 
 // maxCreateBody bounds the body of a create request; the largest that passes
-// the other checks has about 300 KiB.
-const maxCreateBody = 1 << 20
+// the other checks has about 2 MiB, and more where much is escaped.
+const maxCreateBody = 4 << 20
 
 // Page sizes of the session list.
 const (
@@ -79,7 +80,9 @@ func (m *Manager) create(kind string) http.Handler {
 		if err != nil {
 			return err
 		}
-		httpserve.WriteJSON(w, http.StatusOK, created(rec))
+		out := created(rec)
+		out.Variables, out.Files = len(req.Env), len(req.Files)
+		httpserve.WriteJSON(w, http.StatusOK, out)
 		return nil
 	})
 }
@@ -94,7 +97,9 @@ func readCreate(w http.ResponseWriter, r *http.Request, req *api.CreateRequest) 
 		TTL       int64              `json:"ttl"`
 		Metadata  map[string]*string `json:"metadata"`
 
-		Checkpoint string `json:"checkpoint"`
+		Checkpoint string                     `json:"checkpoint"`
+		Env        map[string]json.RawMessage `json:"env"`
+		Files      []fileBody                 `json:"files"`
 	}
 	if err := httpserve.ReadJSON(w, r, maxCreateBody, &body); err != nil {
 		return err
@@ -111,7 +116,12 @@ func readCreate(w http.ResponseWriter, r *http.Request, req *api.CreateRequest) 
 		}
 		req.Metadata[k] = *v
 	}
-	return nil
+	var err error
+	if req.Env, err = readEnv(body.Env); err != nil {
+		return err
+	}
+	req.Files, err = readFiles(body.Files)
+	return err
 }
 
 func created(rec session.Session) api.CreateResponse {

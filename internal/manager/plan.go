@@ -53,6 +53,7 @@ type Request struct {
 type plan struct {
 	record session.Session
 	spec   sandbox.Spec
+	given  given
 	// together, when set, is waited for before the session counts as running.
 	together *together
 }
@@ -66,10 +67,18 @@ func (m *Manager) plan(ctx context.Context, owner auth.Principal, req Request, n
 		return plan{}, err
 	}
 	p, err := m.planFrom(ctx, owner.Name, req, publicKey, now)
-	if err == nil && req.IdempotencyKey != "" {
-		p.record.IdempotencyKey, p.record.RequestDigest = req.IdempotencyKey, digest(req)
+	if err != nil {
+		return plan{}, err
 	}
-	return p, err
+	p.given = given{env: req.Env, files: req.Files}
+	if p.record.Auth == api.AuthNone && !p.given.empty() {
+		return plan{}, invalid("the template has authMode none: nothing in its sandbox takes env and files").
+			WithHint("leave them out, or use a template with authMode picod")
+	}
+	if req.IdempotencyKey != "" {
+		p.record.IdempotencyKey, p.record.RequestDigest = req.IdempotencyKey, m.digest(req)
+	}
+	return p, nil
 }
 
 func (m *Manager) planFrom(ctx context.Context, owner string, req Request, publicKey string, now time.Time) (plan, error) {
@@ -121,6 +130,9 @@ func check(req Request) error {
 		return invalid("namespace is longer than %d bytes", maxNameBytes)
 	}
 	if err := checkOwn(req.TTL, req.Metadata); err != nil {
+		return err
+	}
+	if err := checkGiven(req); err != nil {
 		return err
 	}
 	return checkIdempotencyKey(req.IdempotencyKey)
@@ -221,11 +233,14 @@ func lifetime(ttl int64, longest time.Duration) time.Duration {
 }
 
 // digest tells whether two requests ask for the same.
-func digest(req Request) string {
+func (m *Manager) digest(req Request) string {
+	sealed := m.seal(req.Env, req.Files)
+	req.Env, req.Files = nil, nil
 	body, err := json.Marshal(struct {
 		Kind string
 		api.CreateRequest
-	}{req.Kind, req.CreateRequest})
+		Given string `json:",omitempty"`
+	}{req.Kind, req.CreateRequest, sealed})
 	if err != nil {
 		panic("manager: request does not marshal: " + err.Error()) // strings and numbers always do
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -63,7 +64,8 @@ type agents struct {
 	mu     sync.Mutex
 	claims map[string]jwt.MapClaims // by sandbox id
 	bodies map[string]string
-	status int // answers /init with it when not zero
+	status int    // answers /init with it when not zero
+	answer string // and with this body, if there is one
 }
 
 func (a *agents) serve(spec sandbox.Spec) map[uint16]http.Handler {
@@ -90,10 +92,16 @@ func (a *agents) init(spec sandbox.Spec, w http.ResponseWriter, r *http.Request)
 	defer a.mu.Unlock()
 	if a.status != 0 {
 		w.WriteHeader(a.status)
+		_, _ = io.WriteString(w, a.answer)
 		return
 	}
+	var in struct {
+		SessionEnv map[string]string
+		Files      []any
+	}
+	_ = json.Unmarshal(body, &in)
 	a.claims[spec.ID], a.bodies[spec.ID] = claims, string(body)
-	_, _ = io.WriteString(w, `{"message":"ok"}`)
+	_, _ = fmt.Fprintf(w, `{"message":"ok","variables":%d,"files":%d}`, len(in.SessionEnv), len(in.Files))
 }
 
 // world is a machine with a store, on which managers come and go.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -19,11 +20,12 @@ import (
 )
 
 // maxAgentBody bounds what an Agent reads of a request.
-const maxAgentBody = 1 << 20
+const maxAgentBody = 8 << 20
 
 // Agent stands in for PicoD: GET /health, POST /init, which locks it to a
-// session key once, and files that only requests signed with that key reach:
-// POST /api/files with a JSON body, and GET /api/files/{path}.
+// session key once, and what only requests signed with that key reach: files, by
+// POST /api/files with a JSON body and GET /api/files/{path}, and variables, by
+// POST /api/execute of printenv NAME.
 type Agent struct {
 	spec   sandbox.Spec
 	routes *http.ServeMux
@@ -31,29 +33,32 @@ type Agent struct {
 	mu    sync.Mutex
 	key   *rsa.PublicKey // nil until locked
 	files map[string][]byte
+	env   map[string]string // of the session's own
+	base  map[string]string // of its template
 }
 
 var _ Copier = (*Agent)(nil)
 
 // NewAgent returns the agent of a new sandbox.
 func NewAgent(spec sandbox.Spec) *Agent {
-	a := &Agent{spec: spec, routes: http.NewServeMux(), files: map[string][]byte{}}
+	a := &Agent{spec: spec, routes: http.NewServeMux(), files: map[string][]byte{}, env: map[string]string{}}
 	a.routes.HandleFunc("GET /health", health)
 	a.routes.HandleFunc("POST /init", a.lock)
 	a.routes.HandleFunc("POST /api/files", a.signed(a.write))
 	a.routes.HandleFunc("GET /api/files/{path...}", a.signed(a.read))
+	a.routes.HandleFunc("POST /api/execute", a.signed(a.execute))
 	return a
 }
 
 // ServeHTTP implements http.Handler.
 func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.routes.ServeHTTP(w, r) }
 
-// Copy implements Copier: the files, without the key.
+// Copy implements Copier: the files and variables, without the key.
 func (a *Agent) Copy(spec sandbox.Spec) http.Handler {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := NewAgent(spec)
-	c.files = maps.Clone(a.files)
+	c.files, c.env = maps.Clone(a.files), maps.Clone(a.env)
 	return c
 }
 
@@ -68,14 +73,29 @@ func (a *Agent) lock(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Invalid token", http.StatusUnauthorized)
 		return
 	}
+	var in struct {
+		Env, SessionEnv map[string]string
+		Files           []struct {
+			Path    string
+			Content []byte
+		}
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAgentBody)).Decode(&in); err != nil && !errors.Is(err, io.EOF) {
+		http.Error(w, "Invalid request body", http.StatusBadRequest)
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.key != nil {
 		http.Error(w, "Already initialized", http.StatusConflict)
 		return
 	}
-	a.key = key
-	_, _ = io.WriteString(w, `{"message":"ok"}`)
+	a.key, a.base = key, in.Env
+	maps.Copy(a.env, in.SessionEnv)
+	for _, f := range in.Files {
+		a.files[f.Path] = f.Content
+	}
+	_, _ = fmt.Fprintf(w, `{"message":"ok","variables":%d,"files":%d}`, len(in.SessionEnv), len(in.Files))
 }
 
 // offered is the session key of an init request that the bootstrap key signed.
@@ -136,4 +156,29 @@ func (a *Agent) read(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = w.Write(content)
+}
+
+// execute runs printenv with one name, and nothing else.
+func (a *Agent) execute(w http.ResponseWriter, r *http.Request) {
+	var in struct{ Command []string }
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAgentBody)).Decode(&in)
+	if err != nil || len(in.Command) != 2 || in.Command[0] != "printenv" {
+		http.Error(w, "Invalid request body", http.StatusBadRequest)
+		return
+	}
+	a.mu.Lock()
+	value, ok := a.env[in.Command[1]]
+	if !ok {
+		value, ok = a.base[in.Command[1]]
+	}
+	a.mu.Unlock()
+	out := struct {
+		Stdout   string `json:"stdout"`
+		Stderr   string `json:"stderr"`
+		ExitCode int    `json:"exit_code"`
+	}{ExitCode: 1}
+	if ok {
+		out.Stdout, out.ExitCode = value+"\n", 0
+	}
+	_ = json.NewEncoder(w).Encode(out)
 }
