@@ -28,7 +28,8 @@ var (
 	ErrSessionPaused = errors.New("session was paused")
 	// ErrExists: there is a checkpoint of that name (409).
 	ErrExists = errors.New("already exists")
-	// ErrUnsupported: what makes the sandboxes there cannot do that (501).
+	// ErrUnsupported: what makes the sandboxes there cannot do that (501), or the
+	// server is too old for it.
 	ErrUnsupported = errors.New("not supported")
 	// ErrDiskFull: no room on the server's disk, or the sandbox's (507).
 	ErrDiskFull = errors.New("disk is full")

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/volcano-sh/agentcube/api"
 )
@@ -37,6 +39,14 @@ type CreateOptions struct {
 	TTL time.Duration
 	// Metadata is kept with the session and shown by get and list.
 	Metadata map[string]string
+	// Env are variables of all commands of the session, over those of its
+	// template and, with Checkpoint, over those of the session it was taken of:
+	// at most 128, of at most 64 KiB. ExecRequest.Env comes over them. They are
+	// not shown by get and list.
+	Env map[string]string
+	// Files are in the workspace when the session begins: at most 64, of at most
+	// 1 MiB. If one cannot be written, no session is made.
+	Files []api.File
 	// IdempotencyKey: creating again with the same key and the same options
 	// gives the same session. With a key-bound session, give the same Key too.
 	IdempotencyKey string
@@ -60,6 +70,7 @@ type Session struct {
 
 // CreateSession creates a session and returns when commands can be run in it.
 // The caller deletes it; what is forgotten ends at its idle time-out.
+// ErrUnsupported when the server is too old to take Env and Files.
 func (c *Client) CreateSession(ctx context.Context, opts CreateOptions) (*Session, error) {
 	req, key, err := opts.request()
 	if err != nil {
@@ -82,6 +93,9 @@ func (c *Client) CreateSession(ctx context.Context, opts CreateOptions) (*Sessio
 	if out.SessionID == "" {
 		return nil, errors.New("create session: the server's answer holds no session id")
 	}
+	if out.Variables != len(opts.Env) || out.Files != len(opts.Files) {
+		return nil, c.tooOld(ctx, out.SessionID)
+	}
 	info := out.Session
 	info.SessionID = out.SessionID
 	// Servers older than the native API do not describe the session.
@@ -91,8 +105,31 @@ func (c *Client) CreateSession(ctx context.Context, opts CreateOptions) (*Sessio
 	return &Session{ID: out.SessionID, Info: info, c: c, key: key}, nil
 }
 
+// tooOld deletes a session whose server took no notice of what it was to be given.
+func (c *Client) tooOld(ctx context.Context, sessionID string) error {
+	err := c.DeleteSession(context.WithoutCancel(ctx), sessionID)
+	return errors.Join(fmt.Errorf("create session: the server is too old to take env and files: %w", ErrUnsupported), err)
+}
+
 func (o CreateOptions) request() (api.CreateRequest, *rsa.PrivateKey, error) {
-	req := api.CreateRequest{Name: o.Template, Namespace: o.Namespace, Metadata: o.Metadata, Checkpoint: o.Checkpoint}
+	req := api.CreateRequest{
+		Name: o.Template, Namespace: o.Namespace, Metadata: o.Metadata, Checkpoint: o.Checkpoint,
+		Env: o.Env, Files: slices.Clone(o.Files),
+	}
+	for name, value := range o.Env {
+		// What is not UTF-8 would arrive as something else.
+		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return req, nil, fmt.Errorf("create session: variable %q is not UTF-8", name)
+		}
+	}
+	for i, f := range req.Files {
+		if !utf8.ValidString(f.Path) {
+			return req, nil, fmt.Errorf("create session: path %q is not UTF-8", f.Path)
+		}
+		if f.Content == nil {
+			req.Files[i].Content = []byte{} // nil is null in JSON
+		}
+	}
 	if req.Name == "" && o.Checkpoint == "" {
 		req.Name = DefaultTemplate
 	}
