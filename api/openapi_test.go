@@ -7,10 +7,10 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	gotoken "go/token"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -63,9 +63,26 @@ func newTour(t *testing.T) *tour {
 	}
 	tr := &tour{t: t, check: check, doc: doc, seen: map[string]bool{}, token: "ac_" + strings.Repeat("x", 43)}
 	tr.handler = servePlanes(t, tr.token, func(sandbox.Spec) map[uint16]http.Handler {
-		return map[uint16]http.Handler{sandbox.AgentPort: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })}
+		return map[uint16]http.Handler{sandbox.AgentPort: http.HandlerFunc(agree)}
 	})
 	return tr
+}
+
+// agree is an agent that takes all that a session is given, except a file "bad".
+func agree(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		SessionEnv map[string]string
+		Files      []struct{ Path string }
+	}
+	_ = json.NewDecoder(r.Body).Decode(&in)
+	for i, f := range in.Files {
+		if f.Path == "bad" {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = fmt.Fprintf(w, `{"error":"bad","reason":"PATH_IS_DIRECTORY","file":%d}`, i)
+			return
+		}
+	}
+	_, _ = fmt.Fprintf(w, `{"variables":%d,"files":%d}`, len(in.SessionEnv), len(in.Files))
 }
 
 // servePlanes is the control plane and the Router as one handler, over sandboxes
@@ -234,6 +251,8 @@ func TestServerKeepsToDescription(t *testing.T) {
 	full, _ := json.Marshal(api.CreateRequest{
 		Name: "python", Namespace: "default", TTL: 60, Metadata: map[string]string{"a": "b"},
 		PublicKey: base64.RawStdEncoding.EncodeToString([]byte(pem)),
+		Env:       map[string]string{"GREETING": "hello"},
+		Files:     []api.File{{Path: "data.csv", Content: []byte("a,b"), Mode: "0600"}, {Path: "empty", Content: []byte{}}},
 	})
 	a := tr.create("/v1/code-interpreter", string(full), "Idempotency-Key", "k")
 	b := tr.create("/v1/code-interpreter", body)
@@ -248,6 +267,7 @@ func TestServerKeepsToDescription(t *testing.T) {
 	tr.step("POST", "/v1/agent-runtime", body, 404)
 	tr.step("POST", "/v1/code-interpreter", `{"name":"demanding","namespace":"default"}`, 422)
 	tr.step("POST", "/v1/code-interpreter", `{}`, 400)
+	tr.step("POST", "/v1/code-interpreter", `{"name":"python","namespace":"default","env":{"A B":""}}`, 400)
 	tr.step("POST", "/v1/code-interpreter", `{"name":"`+strings.Repeat("x", 4<<20)+`"}`, 413)
 	tr.step("POST", "/v1/code-interpreter", body, 401, "Authorization", "Bearer nonsense")
 	tr.step("POST", "/v1/code-interpreter", body, 403, "Origin", "https://evil.example")
@@ -265,6 +285,7 @@ func TestServerKeepsToDescription(t *testing.T) {
 	tr.step("DELETE", "/v1/agent-runtime/sessions/"+c, "", 200)
 	tr.step("DELETE", "/v1/agent-runtime/sessions/"+c, "", 404)
 	tr.step("DELETE", "/v1/sessions/"+d, "", 200)
+	tr.step("POST", "/v1/code-interpreter", `{"name":"python","namespace":"default","env":null,"files":[{"path":"bad","content":""}]}`, 422)
 
 	var page api.SessionList
 	if err := json.Unmarshal(tr.step("GET", "/v1/sessions?limit=2&state=ended&state=running", "", 200), &page); err != nil {

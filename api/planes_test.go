@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/client"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/picod"
@@ -56,15 +57,41 @@ func TestBothPlanesWithRealAgent(t *testing.T) {
 	t.Cleanup(c.Close)
 	for _, managed := range []bool{false, true} {
 		useSession(t, c, managed)
+		createInVain(t, c, managed)
+	}
+}
+
+// createInVain: a session that cannot have its files is none.
+func createInVain(t *testing.T, c *client.Client, managed bool) {
+	t.Helper()
+	_, err := c.CreateSession(t.Context(), client.CreateOptions{
+		Template: "python", Managed: managed, Files: []api.File{{Path: "a"}, {Path: "a/b"}},
+	})
+	var refused *client.APIError
+	if !errors.As(err, &refused) || refused.Code != api.CodeFileNotWritten || refused.Text != "files[1].path goes through what is not a folder" {
+		t.Errorf("managed=%t: CreateSession = %v", managed, err)
+	}
+	list, err := c.ListSessions(t.Context(), client.ListOptions{States: []api.State{api.StatePending, api.StateRunning}})
+	if err != nil || len(list.Sessions) > 0 {
+		t.Errorf("managed=%t: left are %+v, %v", managed, list, err)
 	}
 }
 
 func useSession(t *testing.T, c *client.Client, managed bool) {
 	t.Helper()
 	ctx := t.Context()
-	s, err := c.CreateSession(ctx, client.CreateOptions{Template: "python", Managed: managed})
+	s, err := c.CreateSession(ctx, client.CreateOptions{
+		Template: "python", Managed: managed, Env: map[string]string{"GREETING": "hi"},
+		Files: []api.File{{Path: "dir/run.sh", Content: []byte("#!/bin/sh\necho $GREETING from $0\n"), Mode: "0755"}},
+	})
 	if err != nil {
 		t.Fatalf("managed=%t: CreateSession: %v", managed, err)
+	}
+	for want, env := range map[string]map[string]string{"hi from dir/run.sh\n": nil, "ho from dir/run.sh\n": {"GREETING": "ho"}} {
+		out, err := s.Execute(ctx, client.ExecRequest{Command: []string{"dir/run.sh"}, Env: env})
+		if err != nil || string(out.Stdout) != want {
+			t.Errorf("managed=%t: what the session was given prints %+v, %v, want %q", managed, out, err, want)
+		}
 	}
 	if err := s.WriteFile(ctx, "in.txt", []byte("hello")); err != nil {
 		t.Fatalf("managed=%t: WriteFile: %v", managed, err)

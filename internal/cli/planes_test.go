@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -20,15 +19,16 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/manager"
-	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/router"
 	"github.com/volcano-sh/agentcube/internal/sandbox/fake"
+	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/session/sqlite"
 	"github.com/volcano-sh/agentcube/internal/template"
 )
 
-// serveControlPlane gives a script a real control plane over sandboxes in
-// memory, as $CONTROL, and the token for it.
-func serveControlPlane(env *testscript.Env) error {
+// servePlanes gives a script a real control plane and Router over sandboxes in
+// memory, as $CONTROL, and the token for them.
+func servePlanes(env *testscript.Env) error {
 	token := "ac_" + strings.Repeat("x", 43)
 	file := filepath.Join(env.WorkDir, "token")
 	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
@@ -38,31 +38,39 @@ func serveControlPlane(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	driver := fake.New(fake.Config{Host: fake.NewHost(func(sandbox.Spec) map[uint16]http.Handler {
-		return map[uint16]http.Handler{sandbox.AgentPort: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.WriteString(w, "{}")
-		})}
-	})})
+	driver := fake.New(fake.Config{Host: fake.NewHost(nil)})
 	store := sqlite.New(filepath.Join(env.WorkDir, "sessions.db"))
 	logger := slog.New(slog.DiscardHandler)
+	var rt *router.Router
 	m := manager.New(manager.Config{
 		Store: store, Driver: driver, Authenticator: auth.NewLocal(token),
 		BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
-		HoldRequests: func(string, bool) (func(), bool) { return func() {}, true },
+		SessionChanged: func(s session.Session) { rt.SessionChanged(s) },
+		HoldRequests:   func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
 		Templates: template.NewSet(template.Template{
 			Kind: api.KindCodeInterpreter, Namespace: "default", Name: "simple-codeinterpreter", Image: "python",
 			Workspace: "/workspace", AuthMode: template.AuthPicoD, IdleTimeout: time.Hour, MaxDuration: time.Hour,
 			Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 8080}},
 		}),
 	})
+	rt = router.New(router.Config{
+		Sessions: store, Dialer: driver, Creator: m, Waker: m, Authenticator: auth.NewLocal(token), SigningKey: key, Logger: logger,
+	})
 	for _, open := range []func(context.Context) error{driver.Open, store.Open, m.Open} {
 		if err := open(context.Background()); err != nil {
 			return err
 		}
 	}
-	srv := httptest.NewServer(httpserve.Middleware{Logger: logger}.Wrap(m))
+	srv := httptest.NewServer(httpserve.Middleware{Logger: logger}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if router.Owns(r.URL.Path) {
+			rt.ServeHTTP(w, r)
+			return
+		}
+		m.ServeHTTP(w, r)
+	})))
 	env.Defer(func() {
 		srv.Close()
+		rt.Close()
 		if err := errors.Join(m.Close(context.Background()), driver.Close(), store.Close()); err != nil {
 			panic(err)
 		}

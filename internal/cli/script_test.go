@@ -34,8 +34,8 @@ func TestScript(t *testing.T) {
 			env.Setenv("XDG_STATE_HOME", "")
 			env.Setenv("AGENTCUBE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("AGENTCUBE_TEMPLATE_DIR", filepath.Join(env.WorkDir, "templates"))
-			if filepath.Base(env.WorkDir) == "script-sleep" {
-				if err := serveControlPlane(env); err != nil {
+			if name := filepath.Base(env.WorkDir); name == "script-sleep" || name == "script-given" {
+				if err := servePlanes(env); err != nil {
 					return err
 				}
 			}
