@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +59,12 @@ class CodeInterpreterClient(SessionOwner):
         checkpoint: Begin from the memory and files that :meth:`checkpoint` kept under this
             name, instead of a template; ``name`` and ``namespace`` are then those of the
             checkpoint's template.
+        env: Variables of all commands of the session, over those of the template and, with
+            ``checkpoint``, over those of the session it was made of. The ``env`` of a call
+            comes over them. At most 128, with 64 KiB in all.
+        files: What the workspace holds when the session begins, by path; text as UTF-8.
+            At most 64 files, with 1 MiB in all. If one cannot be written, the session does not
+            begin.
         connect_timeout: Seconds to wait for a connection.
         create_timeout: Seconds to wait for a session to be created, paused, resumed, forked
             or kept.
@@ -84,6 +91,8 @@ class CodeInterpreterClient(SessionOwner):
         session_id: str | None = None,
         private_key: str | bytes | None = None,
         checkpoint: str | None = None,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes] | None = None,
         connect_timeout: float = 5.0,
         create_timeout: float = 120.0,
         control_timeout: float = 30.0,
@@ -96,6 +105,9 @@ class CodeInterpreterClient(SessionOwner):
             raise ConfigurationError("session_id is empty, or holds blanks or odd characters")
         if session_id is not None and checkpoint is not None:
             raise ConfigurationError("session_id and checkpoint exclude each other")
+        if session_id is not None and (env or files):
+            raise ConfigurationError("session_id excludes env and files, which a new session gets")
+        given = _requests.given(env, files)
         timeouts = Timeouts(connect_timeout, create_timeout, control_timeout, transfer_timeout)
         settings = resolve(
             name,
@@ -108,6 +120,7 @@ class CodeInterpreterClient(SessionOwner):
             max_retries,
             checkpoint,
         )
+        settings = replace(settings, given=given)
         if verbose:
             _log_verbosely()
         attached = session_id is not None
@@ -199,11 +212,7 @@ class CodeInterpreterClient(SessionOwner):
             AgentCubeError: It could not be written.
         """
         path = _requests.remote_path(remote_path)
-        if isinstance(content, str):
-            _code.check_text(content, "content")
-            content = content.encode("utf-8")
-        elif not isinstance(content, bytes):
-            raise TypeError(f"content is str or bytes, not {type(content).__name__}")
+        content = _requests.file_content(content, "content")
         if len(content) > _requests.MAX_JSON_CONTENT:
             self._upload(path, path, io.BytesIO(content), len(content), None)
             return

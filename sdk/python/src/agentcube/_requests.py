@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 from urllib.parse import quote
 
 from ._code import check_text, duration
-from ._settings import DEFAULT_NAME, DEFAULT_NAMESPACE, Endpoint, Settings
+from ._settings import DEFAULT_NAME, DEFAULT_NAMESPACE, Endpoint, Given, Settings
 from .exceptions import FileTransferError
 
 Progress = Callable[[int, int], object]
@@ -111,6 +111,13 @@ def create_session(settings: Settings, public_key: str | None, idempotency_key: 
             del fields["name"], fields["namespace"]  # nobody asked for them: its own
     if public_key is not None:
         fields["publicKey"] = public_key
+    if settings.given.env:
+        fields["env"] = settings.given.env
+    if settings.given.files:
+        fields["files"] = [
+            {"path": path, "content": base64.b64encode(content).decode("ascii")}
+            for path, content in settings.given.files.items()
+        ]
     headers = {"Idempotency-Key": idempotency_key}
     return _slow(settings, "/v1/code-interpreter", fields, headers=headers)
 
@@ -245,6 +252,39 @@ def remote_path(path: str, what: str = "remote_path") -> str:
     if posixpath.normpath(path).split("/", 1)[0] == "..":
         raise ValueError(f"{what} {path!r} leaves the workspace")
     return path
+
+
+def given(env: Mapping[str, str] | None, files: Mapping[str, str | bytes] | None) -> Given:
+    """Check what a session is to begin with. How much that may be, the server knows.
+
+    Raises:
+        TypeError: Not mappings, or of something else.
+        ValueError: A name, path or text is malformed.
+    """
+    if files is not None and not isinstance(files, Mapping):
+        raise TypeError(f"files is a mapping, not {type(files).__name__}")
+    return Given(
+        {} if env is None else _checked_env(env),
+        {
+            remote_path(path, "path in files"): file_content(content, "content of a file")
+            for path, content in (files or {}).items()
+        },
+    )
+
+
+def file_content(content: str | bytes, what: str) -> bytes:
+    """The bytes of a file; of a text, in UTF-8.
+
+    Raises:
+        TypeError: Neither str nor bytes.
+        ValueError: A text without a UTF-8 form.
+    """
+    if isinstance(content, str):
+        check_text(content, what)
+        return content.encode("utf-8")
+    if not isinstance(content, bytes):
+        raise TypeError(f"{what} is str or bytes, not {type(content).__name__}")
+    return content
 
 
 def _control(settings: Settings, method: str, path: str) -> Request:

@@ -61,11 +61,19 @@ _SERVER_ERRORS = 500
 
 @dataclass(frozen=True)
 class Created:
-    """A new session, and the template that the server says it was made from."""
+    """A new session, and the template that the server says it was made from.
+
+    Attributes:
+        variables: How many it has of those that it was to be given; servers that know
+            none do not say.
+        files: Likewise.
+    """
 
     id: str
     namespace: str | None = None
     name: str | None = None
+    variables: int = 0
+    files: int = 0
 
 
 def status_error(
@@ -207,7 +215,14 @@ def _created(request: Request, fields: Mapping[str, Any]) -> Created:
         raise _invalid(request, "its sessionId is malformed")
     session = fields.get("session")
     described = session if isinstance(session, dict) else {}
-    return Created(value, _text(described, "namespace"), _text(described, "name"))
+    variables, files = fields.get("variables"), fields.get("files")
+    return Created(
+        value,
+        _text(described, "namespace"),
+        _text(described, "name"),
+        variables if isinstance(variables, int) else 0,
+        files if isinstance(files, int) else 0,
+    )
 
 
 def _checkpoint(request: Request, entry: object) -> Checkpoint:

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, TypeVar
 
@@ -17,7 +18,7 @@ from ._http import Response, Transport, TransportError
 from ._requests import Request
 from ._responses import Created
 from ._results import Checkpoint
-from ._settings import Settings
+from ._settings import Given, Settings
 from .exceptions import (
     AgentCubeError,
     APIConnectionError,
@@ -25,6 +26,7 @@ from .exceptions import (
     APITimeoutError,
     ClientClosedError,
     InvalidResponseError,
+    NotSupportedError,
 )
 
 logger = logging.getLogger("agentcube")
@@ -99,6 +101,7 @@ class Session:
                 if self.is_closed:  # by a signal handler, meanwhile
                     self._delete(created.id)
                     raise ClientClosedError("the client was stopped while its session began")
+                self._check_given(created)
                 if self.settings.checkpoint is not None:
                     self._take_template(created)
                 self._id = created.id
@@ -200,6 +203,16 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosedError("the client was stopped; make a new one")
+
+    def _check_given(self, created: Created) -> None:
+        given = self.settings.given
+        if (created.variables, created.files) == (len(given.env), len(given.files)):
+            self.settings = replace(self.settings, given=Given())  # nobody needs it any more
+            return
+        # Servers ignore fields that they do not know.
+        with suppress(AgentCubeError):
+            self._delete(created.id)
+        raise NotSupportedError("the server is too old to take env and files")
 
     def _take_template(self, created: Created) -> None:
         # The template is the checkpoint's, and requests to the session name it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -76,6 +77,19 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What a session begins with besides its template; never shown.
+
+    Attributes:
+        env: Variables of all its commands.
+        files: Contents, by path.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that a client needs to know, checked."""
 
@@ -88,6 +102,7 @@ class Settings:
     timeouts: Timeouts
     max_retries: int
     checkpoint: str | None = None
+    given: Given = field(default_factory=Given)
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class InternalServerError(APIStatusError):
 
 
 class NotSupportedError(InternalServerError):
-    """501: what makes the sandboxes there cannot do that."""
+    """501: what makes the sandboxes there cannot do that. Or the server is too old for it."""
 
 
 class DiskFullError(InternalServerError):

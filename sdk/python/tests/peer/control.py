@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from pathlib import Path
 from typing import Any
 
 from .copies import Copies, created
-from .wire import Refused, expect, parse_key
+from .wire import Refused, Session, expect, inside, parse_key
 
 
 class ControlPlane(Copies):
@@ -15,7 +16,7 @@ class ControlPlane(Copies):
         self.check_bearer()
         body = self.json_body(Refused)
         fields = {"name", "namespace", "ttl", "metadata", "publicKey", "checkpoint"}
-        expect(set(body) <= fields, "fields")
+        expect(set(body) <= fields | {"env", "files"}, "fields")
         expect(isinstance(body["ttl"], int) and body["ttl"] > 0, "ttl")
         expect(body["metadata"] == {}, "metadata")
         root = self.kept_root(body)
@@ -35,8 +36,28 @@ class ControlPlane(Copies):
                 made = self.begin(body["namespace"], body["name"], body["ttl"], key)
                 if root is not None:
                     shutil.copytree(root, made.root, dirs_exist_ok=True)
+                    made.env = dict(self.state.kept[body["checkpoint"]].env)
+                self.give(made, body)
                 session_id = self.state.by_idempotency_key[idempotency_key] = made.id
-        self.answer(200, created(self.state.sessions[session_id]), {"X-Request-Id": request_id})
+        answer = created(self.state.sessions[session_id])
+        if not self.state.older_control:
+            counts = {"variables": len(body.get("env", {})), "files": len(body.get("files", []))}
+            answer |= {name: count for name, count in counts.items() if count}
+        self.answer(200, answer, {"X-Request-Id": request_id})
+
+    def give(self, session: Session, body: dict[str, Any]) -> None:
+        if self.state.older_control:
+            return
+        session.env |= body.get("env", {})
+        for number, file in enumerate(body.get("files", [])):
+            expect(set(file) == {"path", "content"}, "fields of a file")
+            target = inside(session, file["path"])
+            if target.is_dir():
+                del self.state.sessions[session.id]
+                text = f"files[{number}].path is that of a folder"
+                raise Refused(422, text, "FILE_NOT_WRITTEN")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(base64.b64decode(file["content"], validate=True))
 
     def kept_root(self, body: dict[str, Any]) -> Path | None:
         """The files to begin with, if a checkpoint is named; fills in its template."""

@@ -91,7 +91,7 @@ class Copies(Wire):
         ]
         for session in sessions:
             shutil.copytree(parent.root, session.root, dirs_exist_ok=True)
-            session.parent = parent.id
+            session.parent, session.env = parent.id, dict(parent.env)
         return [created(session) for session in sessions]
 
     def keep(self, session: Session, body: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +103,13 @@ class Copies(Wire):
         root = self.state.folder / f"kept-{uuid.uuid4()}"
         shutil.copytree(session.root, root)
         kept = Kept(
-            name, session.id, session.namespace, session.name, root, session.key is not None
+            name=name,
+            session=session.id,
+            namespace=session.namespace,
+            template=session.name,
+            root=root,
+            bound=session.key is not None,
+            env=dict(session.env),
         )
         self.state.kept[name] = kept
         return kept.shown

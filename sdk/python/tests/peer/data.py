@@ -9,14 +9,13 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from .wire import DATA, WORKSPACE, Refused, RefusedInside, Session, Wire, expect
+from .wire import DATA, Refused, RefusedInside, Session, Wire, expect, inside
 
 
 class DataPlane(Wire):
@@ -86,13 +85,13 @@ class DataPlane(Wire):
         expect(bool(command) and all(isinstance(part, str) for part in command), "command")
         expect(body["timeout"].endswith("s"), "timeout")
         seconds = float(body["timeout"].removesuffix("s"))
-        cwd = self.inside(session, body.get("working_dir", "."))
+        cwd = inside(session, body.get("working_dir", "."))
         started = time.monotonic()
         try:
             process = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env={**os.environ, **body.get("env", {})},
+                env={**os.environ, **session.env, **body.get("env", {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -118,7 +117,7 @@ class DataPlane(Wire):
         if self.state.older_agent or not body.get("remove"):
             return {}
         for path in body["remove"]:
-            self.inside(session, path).unlink(missing_ok=True)
+            inside(session, path).unlink(missing_ok=True)
         return {"removed": True}
 
     def write(self, session: Session) -> None:
@@ -133,7 +132,7 @@ class DataPlane(Wire):
             except binascii.Error as error:
                 raise RefusedInside(400, "content is not base64", "INVALID_REQUEST") from error
         expect(mode == "0644", "mode")
-        target = self.inside(session, path)
+        target = inside(session, path)
         if target.is_dir():
             raise RefusedInside(400, "path is a directory", "IS_DIRECTORY")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +153,7 @@ class DataPlane(Wire):
 
     def list(self, session: Session, query: dict[str, list[str]]) -> None:
         expect(set(query) == {"path"}, "query")
-        folder = self.inside(session, query["path"][0])
+        folder = inside(session, query["path"][0])
         if not folder.is_dir():
             raise RefusedInside(404, "Directory not found", "NOT_FOUND")
         entries = []
@@ -173,22 +172,12 @@ class DataPlane(Wire):
 
     def download(self, session: Session, path: str) -> None:
         # As the server does it: absolute if it begins with the workspace, else relative.
-        target = self.inside(session, "/" + path)
+        target = inside(session, "/" + path)
         if target.is_dir():
             raise RefusedInside(400, "Path is a directory, not a file", "IS_DIRECTORY")
         if not target.is_file():
             raise RefusedInside(404, "File not found", "NOT_FOUND")
         self.answer(200, target.read_bytes())
-
-    @staticmethod
-    def inside(session: Session, path: str) -> Path:
-        relative = path
-        if path == WORKSPACE or path.startswith(WORKSPACE + "/"):
-            relative = path[len(WORKSPACE) :]
-        target = Path(os.path.normpath(session.root / relative.lstrip("/")))
-        if not target.is_relative_to(session.root):
-            raise RefusedInside(400, "path escapes workspace jail", "PATH_ESCAPE")
-        return target
 
 
 def result(code: int, out: bytes, err: bytes, started: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Session:
     fate: str | None = None
     paused: bool = False
     parent: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Kept:
     template: str
     root: Path
     bound: bool
+    env: dict[str, str]
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -124,6 +127,8 @@ class State:
     connections: int = 0
     older_agent: bool = False
     """It knows nothing of files to be removed, and ignores them."""
+    older_control: bool = False
+    """It knows nothing of env and files, and ignores them."""
 
 
 class Wire(BaseHTTPRequestHandler):
@@ -209,6 +214,17 @@ class Wire(BaseHTTPRequestHandler):
 def expect(condition: bool, what: str) -> None:
     if not condition:
         raise Refused(400, f"against the contract: {what}", "AGAINST_CONTRACT")
+
+
+def inside(session: Session, path: str) -> Path:
+    """Where a path of the sandbox is on this machine."""
+    relative = path
+    if path == WORKSPACE or path.startswith(WORKSPACE + "/"):
+        relative = path[len(WORKSPACE) :]
+    target = Path(os.path.normpath(session.root / relative.lstrip("/")))
+    if not target.is_relative_to(session.root):
+        raise RefusedInside(400, "path escapes workspace jail", "PATH_ESCAPE")
+    return target
 
 
 def new_private_key() -> bytes:
