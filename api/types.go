@@ -45,11 +45,11 @@ type CreateRequest struct {
 	Checkpoint string `json:"checkpoint,omitempty"`
 	// Env are variables of all commands of the session, over those of the
 	// template and, with Checkpoint, over those of the session it was taken of;
-	// a command's own come over them. At most 128, of at most 64 KiB; names are
+	// a command's own come over them. At most 128, with 64 KiB in all; names are
 	// [A-Za-z_][A-Za-z0-9_]*, except PWD. No answer repeats them.
 	Env map[string]string `json:"env,omitempty"`
 	// Files are in the workspace when the session begins, in place of what is
-	// there: at most 64, of at most 1 MiB. No answer repeats them.
+	// there: at most 64, with 1 MiB in all. No answer repeats them.
 	Files []File `json:"files,omitempty"`
 }
 

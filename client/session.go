@@ -41,11 +41,11 @@ type CreateOptions struct {
 	Metadata map[string]string
 	// Env are variables of all commands of the session, over those of its
 	// template and, with Checkpoint, over those of the session it was taken of:
-	// at most 128, of at most 64 KiB. ExecRequest.Env comes over them. They are
+	// at most 128, with 64 KiB in all. ExecRequest.Env comes over them. They are
 	// not shown by get and list.
 	Env map[string]string
-	// Files are in the workspace when the session begins: at most 64, of at most
-	// 1 MiB. If one cannot be written, no session is made.
+	// Files are in the workspace when the session begins: at most 64, with
+	// 1 MiB in all. If one cannot be written, no session is made.
 	Files []api.File
 	// IdempotencyKey: creating again with the same key and the same options
 	// gives the same session. With a key-bound session, give the same Key too.
