@@ -118,7 +118,7 @@ func TestRestoredSessionsShareNothing(t *testing.T) {
 			var sessions []*client.Session
 			var keys []string
 			for range 2 {
-				s := createFrom(t, srv, c, template, template == "pooled")
+				s := createFrom(t, srv, c, client.CreateOptions{Template: template}, template == "pooled")
 				sessions = append(sessions, s)
 				keys = append(keys, s.ID)
 			}
@@ -144,11 +144,11 @@ func TestRestoredSessionsShareNothing(t *testing.T) {
 }
 
 // createFrom makes a session; with waiting, one whose sandbox was there before.
-func createFrom(t *testing.T, srv *server, c *client.Client, template string, waiting bool) *client.Session {
+func createFrom(t *testing.T, srv *server, c *client.Client, opts client.CreateOptions, waiting bool) *client.Session {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		before := srv.sandboxes()
-		s := create(t, c, client.CreateOptions{Template: template})
+		s := create(t, c, opts)
 		if !waiting || slices.Contains(before, srv.sandboxOf(t, s.ID)) {
 			return s
 		}
