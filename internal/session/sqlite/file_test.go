@@ -188,8 +188,8 @@ func writeFile(t *testing.T, path string, data []byte) {
 	}
 }
 
-// A file of the first schema, which knew neither pauses nor checkpoints, is
-// taken over with all that it holds.
+// A file of the first schema, which knew neither pauses nor checkpoints nor a
+// clock, is taken over with all that it holds.
 func TestMigratesFirstSchema(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	st := open(t, path)
@@ -202,7 +202,7 @@ func TestMigratesFirstSchema(t *testing.T) {
 	}
 	for _, statement := range []string{
 		"DROP INDEX sessions_pause", "ALTER TABLE sessions DROP COLUMN pause_at", "ALTER TABLE sessions DROP COLUMN pause_after",
-		"DROP TABLE checkpoints", "PRAGMA user_version = 1",
+		"DROP TABLE checkpoints", "DROP TABLE clock", "PRAGMA user_version = 1",
 	} {
 		execSQL(t, path, statement)
 	}
@@ -218,5 +218,8 @@ func TestMigratesFirstSchema(t *testing.T) {
 	}
 	if err := st.CreateCheckpoint(t.Context(), session.Checkpoint{Owner: "a", Name: "b", Snapshot: "c"}); err != nil {
 		t.Error(err)
+	}
+	if state, err := st.LoadClock(t.Context()); err != nil || state != (session.ClockState{}) {
+		t.Errorf("LoadClock = %v, %v, want none", state, err)
 	}
 }

@@ -36,7 +36,8 @@ func (e *FileError) Unwrap() error { return e.Err }
 // migrations bring the schema from version i to i+1. They are added to, never
 // changed: files made by them exist.
 //
-// Times are nanoseconds since 1970, UTC. deadline is computed by SQLite so that
+// Times are nanoseconds since 1970, UTC, of the sessions' own clock, whose state is
+// in a table. deadline is computed by SQLite so that
 // Touch, which writes last_activity alone, moves it too; the comparison is
 // written so that no sum can overflow. A quarantined row holds a record that
 // could not be read; ended_at is then when that was seen. The idle_timeout of a
@@ -83,6 +84,8 @@ CREATE TABLE checkpoints (
 	PRIMARY KEY (owner, name)
 ) WITHOUT ROWID;
 CREATE INDEX checkpoints_used ON checkpoints (used_at);
+`, `
+CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), clock_offset INTEGER NOT NULL, seen INTEGER NOT NULL);
 `}
 
 // inspect refuses a file that is damaged or is something else, before anything

@@ -21,7 +21,7 @@ const (
 )
 
 // Store is a session.Store in a SQLite file. It also implements
-// session.Sleepers, session.Checkpoints and session.Pinger.
+// session.Sleepers, session.Checkpoints, session.Clocks and session.Pinger.
 type Store struct {
 	path string
 
@@ -36,6 +36,7 @@ var (
 	_ session.Store       = (*Store)(nil)
 	_ session.Sleepers    = (*Store)(nil)
 	_ session.Checkpoints = (*Store)(nil)
+	_ session.Clocks      = (*Store)(nil)
 	_ session.Pinger      = (*Store)(nil)
 )
 

@@ -63,6 +63,7 @@ func Run(t *testing.T, newStore func(t *testing.T) session.Store) {
 		{"checkpoint, 50 at once", testCheckpointRace},
 		{"checkpoints, use and age", testCheckpointUse},
 		{"checkpoints after reopening", testCheckpointReopen},
+		{"clock", testClock},
 		{"purge", testPurge},
 		{"cancelled context", testCancelled},
 		{"ping", testPing},
