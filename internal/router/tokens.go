@@ -10,7 +10,8 @@ import (
 )
 
 // tokenWait is how long a token that was signed ahead may wait for its request;
-// most of its life is then still to come.
+// most of its life is then still to come. It is by the clock that the token was
+// signed by, and is checked by, so a token from before that was set is not used.
 const tokenWait = time.Minute
 
 // tokens are the Router's tokens for one managed session, each for one request.
@@ -21,8 +22,8 @@ type tokens struct {
 	session string
 
 	mu      sync.Mutex
-	next    string // "" or a token that nobody has had
-	signed  time.Time
+	next    string    // "" or a token that nobody has had
+	signed  time.Time // without a monotonic reading
 	signing bool
 }
 
@@ -33,7 +34,7 @@ func (ts *tokens) take() (string, error) {
 	token, signed := ts.next, ts.signed
 	ts.next = ""
 	ts.mu.Unlock()
-	if token != "" && now.Sub(signed) < tokenWait {
+	if age := now.Sub(signed); token != "" && age >= 0 && age < tokenWait {
 		return token, nil
 	}
 	return ts.sign(now)
@@ -58,7 +59,7 @@ func (ts *tokens) signAhead() (wait func()) {
 		defer ts.mu.Unlock()
 		ts.signing = false
 		if err == nil { // otherwise the request itself will fail at it
-			ts.next, ts.signed = token, now
+			ts.next, ts.signed = token, now.Round(0)
 		}
 	}()
 	return func() { <-done }
