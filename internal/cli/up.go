@@ -278,10 +278,10 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	local := auth.NewLocal(token)
+	local, clock := auth.NewLocal(token), session.NewClock()
 	s.manager = manager.New(manager.Config{
 		Store: s.store, Driver: s.driver, Templates: s.templates, Authenticator: local,
-		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Logger: s.log,
+		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Clock: clock, Logger: s.log,
 		SessionChanged: func(rec session.Session) { s.router.SessionChanged(rec) },
 		CreateTimeout:  s.cfg.SandboxCreateTimeout, Retention: s.cfg.EndedRetention,
 		MaxSandboxes: s.cfg.MaxSandboxes, MemoryBudget: memoryOvercommit * s.budget,
@@ -292,7 +292,7 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 	})
 	s.router = router.New(router.Config{
 		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Waker: s.manager, Authenticator: local,
-		SigningKey: signing, Logger: s.log, MaxConcurrent: s.cfg.MaxConcurrentRequests,
+		SigningKey: signing, Clock: clock, Logger: s.log, MaxConcurrent: s.cfg.MaxConcurrentRequests,
 	})
 	undo := func() error {
 		// Its own time: the context of the command has ended by now.

@@ -54,7 +54,7 @@ func (m *Manager) Checkpoint(ctx context.Context, who auth.Principal, id string,
 		m.dropSnapshot(name)
 		return session.Checkpoint{}, err
 	}
-	c := checkpointOf(rec, req.Name, saved)
+	c := checkpointOf(rec, req.Name, saved, m.clock.Now())
 	// It does not stop half way when the client goes away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
@@ -69,8 +69,8 @@ func (m *Manager) Checkpoint(ctx context.Context, who auth.Principal, id string,
 	return c, nil
 }
 
-func checkpointOf(rec session.Session, name string, saved sandbox.Snapshot) session.Checkpoint {
-	d, now := moldOfSession(rec), time.Now().UTC()
+func checkpointOf(rec session.Session, name string, saved sandbox.Snapshot, now time.Time) session.Checkpoint {
+	d := moldOfSession(rec)
 	return session.Checkpoint{
 		Owner: rec.Owner, Name: name, Snapshot: saved.Name, SizeBytes: saved.SizeBytes, CreatedAt: now, UsedAt: now,
 		SessionID: rec.ID, Kind: d.kind, Namespace: d.namespace, Template: d.name, Auth: rec.Auth,

@@ -59,7 +59,7 @@ func (m *Manager) Create(ctx context.Context, owner auth.Principal, req Request)
 }
 
 func (m *Manager) createOnce(ctx context.Context, owner auth.Principal, req Request) (session.Session, error) {
-	p, err := m.plan(ctx, owner, req, time.Now().UTC())
+	p, err := m.plan(ctx, owner, req, m.clock.Now())
 	if err != nil {
 		return session.Session{}, err
 	}
@@ -142,7 +142,7 @@ func (m *Manager) build(ctx context.Context, c *creation, p plan) {
 	case m.complete(p.record.ID, c, result, nil):
 		m.log.Info("session created", "session", result.ID, "owner", result.Owner,
 			"template", result.Namespace+"/"+result.Name, "auth", string(result.Auth),
-			"duration", time.Since(result.CreatedAt))
+			"duration", m.clock.Now().Sub(result.CreatedAt))
 		return
 	default:
 		err = errAbandoned
@@ -176,14 +176,14 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 	if err := p.together.wait(ctx); err != nil {
 		return session.Session{}, err
 	}
-	now := time.Now().UTC()
+	now := m.clock.Now()
 	// The idle clock starts when the session can be used.
 	if err := m.cfg.Store.Touch(ctx, p.record.ID, now); err != nil {
 		return session.Session{}, fmt.Errorf("touch session: %w", err)
 	}
 	rec, err := m.cfg.Store.Update(ctx, p.record.ID, func(s *session.Session) error {
 		if s.State != api.StatePending {
-			return ended(*s)
+			return m.ended(*s)
 		}
 		s.State = api.StateRunning
 		s.Isolation = sb.Isolation
@@ -333,7 +333,7 @@ func (m *Manager) replay(ctx context.Context, rec session.Session, requestDigest
 	case rec.Ended() && rec.IdempotencyKey == "":
 		return session.Session{}, errKeyFreed
 	case rec.Ended():
-		return session.Session{}, ended(rec)
+		return session.Session{}, m.ended(rec)
 	case rec.State == api.StatePending:
 		return session.Session{}, notReady()
 	}
@@ -341,12 +341,12 @@ func (m *Manager) replay(ctx context.Context, rec session.Session, requestDigest
 }
 
 // ended is the 410 for a session that is over.
-func ended(rec session.Session) *api.Error {
+func (m *Manager) ended(rec session.Session) *api.Error {
 	e := api.Errorf(http.StatusGone, api.CodeSessionEnded, "session %q has ended: %s", rec.ID, rec.Fate)
 	e.Fate = string(rec.Fate)
 	e.Hint = rec.Reason
 	if !rec.EndedAt.IsZero() {
-		at := rec.EndedAt
+		at := m.clock.Wall(rec.EndedAt)
 		e.EndedAt = &at
 	}
 	return e

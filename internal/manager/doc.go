@@ -18,6 +18,13 @@
 // A fork or checkpoint is a snapshot of a session's sandbox, from which others
 // start; that of a fork is gone when they have.
 //
+// # Time
+//
+// Sessions live by a session.Clock, which does not jump when the machine's clock
+// is set: whatever is compared or recorded is of it, and whatever is shown is of
+// the machine's. Run follows the machine's clock and notes in the store how the
+// two differ, with which the next process goes on.
+//
 // # What survives a kill
 //
 // The record of a session is written before its sandbox is made, and a session

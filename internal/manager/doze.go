@@ -39,7 +39,7 @@ func newDozes(limit int) *dozes {
 // pauseIdle begins to pause the sessions that have idled long enough, not more
 // at a time than limit.
 func (m *Manager) pauseIdle(ctx context.Context, d *dozes) {
-	now := time.Now().UTC()
+	now := m.clock.Now()
 	for len(d.done) > 0 {
 		d.over(<-d.done, now)
 	}

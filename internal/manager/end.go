@@ -42,7 +42,7 @@ func (m *Manager) end(ctx context.Context, e ending) (session.Session, error) {
 			// A session that never was does not keep the key from being used again.
 			s.IdempotencyKey, s.RequestDigest = "", ""
 		}
-		s.State, s.Fate, s.Reason, s.EndedAt = api.StateEnded, e.fate, e.reason, time.Now().UTC()
+		s.State, s.Fate, s.Reason, s.EndedAt = api.StateEnded, e.fate, e.reason, m.clock.Now()
 		return nil
 	})
 	if err != nil {
@@ -64,7 +64,7 @@ func (m *Manager) Delete(ctx context.Context, who auth.Principal, id string) (se
 		return session.Session{}, err
 	}
 	if rec.Ended() {
-		return session.Session{}, ended(rec)
+		return session.Session{}, m.ended(rec)
 	}
 	// From here on the client's patience does not matter.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
@@ -72,7 +72,7 @@ func (m *Manager) Delete(ctx context.Context, who auth.Principal, id string) (se
 	rec, err = m.end(ctx, ending{id: id, fate: api.FateDeleted, reason: "deleted by its owner"})
 	if errors.Is(err, errAlreadyEnded) {
 		if rec, err = m.cfg.Store.Get(ctx, id); err == nil {
-			return session.Session{}, ended(rec)
+			return session.Session{}, m.ended(rec)
 		}
 	}
 	if err != nil {

@@ -27,7 +27,7 @@ func (m *Manager) Fork(ctx context.Context, who auth.Principal, id string, req a
 	if err != nil {
 		return nil, err
 	}
-	plans, err := forkPlans(rec, req, time.Now().UTC())
+	plans, err := forkPlans(rec, req, m.clock.Now())
 	if err != nil {
 		return nil, err
 	}

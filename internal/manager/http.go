@@ -80,7 +80,7 @@ func (m *Manager) create(kind string) http.Handler {
 		if err != nil {
 			return err
 		}
-		out := created(rec)
+		out := m.created(rec)
 		out.Variables, out.Files = len(req.Env), len(req.Files)
 		httpserve.WriteJSON(w, http.StatusOK, out)
 		return nil
@@ -124,10 +124,10 @@ func readCreate(w http.ResponseWriter, r *http.Request, req *api.CreateRequest) 
 	return err
 }
 
-func created(rec session.Session) api.CreateResponse {
+func (m *Manager) created(rec session.Session) api.CreateResponse {
 	return api.CreateResponse{
 		Kind: "Sandbox", SessionID: rec.ID, SandboxID: rec.SandboxID, SandboxName: rec.SandboxID,
-		EntryPoints: rec.EntryPoints, OwnerID: rec.Owner, Session: rec.API(),
+		EntryPoints: rec.EntryPoints, OwnerID: rec.Owner, Session: rec.API(m.clock),
 	}
 }
 
@@ -163,7 +163,7 @@ func shorten(id string) string {
 }
 
 func (m *Manager) delete(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	return answerSession(w, r, who, m.Delete)
+	return m.answerSession(w, r, who, m.Delete)
 }
 
 func (m *Manager) get(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
@@ -171,7 +171,7 @@ func (m *Manager) get(w http.ResponseWriter, r *http.Request, who auth.Principal
 	if err != nil {
 		return err
 	}
-	httpserve.WriteJSON(w, http.StatusOK, rec.API())
+	httpserve.WriteJSON(w, http.StatusOK, rec.API(m.clock))
 	return nil
 }
 
@@ -191,7 +191,7 @@ func (m *Manager) list(w http.ResponseWriter, r *http.Request, who auth.Principa
 	}
 	out := api.SessionList{Sessions: make([]api.Session, 0, len(page)), NextPageToken: next}
 	for _, rec := range page {
-		out.Sessions = append(out.Sessions, rec.API())
+		out.Sessions = append(out.Sessions, rec.API(m.clock))
 	}
 	httpserve.WriteJSON(w, http.StatusOK, out)
 	return nil

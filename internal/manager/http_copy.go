@@ -17,11 +17,11 @@ import (
 const maxForkBody = 2 << 20
 
 func (m *Manager) pauseSession(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	return answerSession(w, r, who, m.Pause)
+	return m.answerSession(w, r, who, m.Pause)
 }
 
 func (m *Manager) resumeSession(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	return answerSession(w, r, who, m.Resume)
+	return m.answerSession(w, r, who, m.Resume)
 }
 
 func (m *Manager) forkSession(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
@@ -36,7 +36,7 @@ func (m *Manager) forkSession(w http.ResponseWriter, r *http.Request, who auth.P
 	}
 	out := api.ForkResponse{Sessions: make([]api.CreateResponse, 0, len(forks))}
 	for _, rec := range forks {
-		out.Sessions = append(out.Sessions, created(rec))
+		out.Sessions = append(out.Sessions, m.created(rec))
 	}
 	httpserve.WriteJSON(w, http.StatusOK, out)
 	return nil
@@ -52,7 +52,7 @@ func (m *Manager) checkpointSession(w http.ResponseWriter, r *http.Request, who 
 	if err != nil {
 		return err
 	}
-	httpserve.WriteJSON(w, http.StatusOK, c.API(m.cfg.CheckpointRetention))
+	httpserve.WriteJSON(w, http.StatusOK, c.API(m.clock, m.cfg.CheckpointRetention))
 	return nil
 }
 
@@ -93,7 +93,7 @@ func (m *Manager) listCheckpoints(w http.ResponseWriter, r *http.Request, who au
 	}
 	out := api.CheckpointList{Checkpoints: make([]api.Checkpoint, 0, len(all))}
 	for _, c := range all {
-		out.Checkpoints = append(out.Checkpoints, c.API(m.cfg.CheckpointRetention))
+		out.Checkpoints = append(out.Checkpoints, c.API(m.clock, m.cfg.CheckpointRetention))
 	}
 	httpserve.WriteJSON(w, http.StatusOK, out)
 	return nil
@@ -104,18 +104,18 @@ func (m *Manager) deleteCheckpointByName(w http.ResponseWriter, r *http.Request,
 	if err != nil {
 		return err
 	}
-	httpserve.WriteJSON(w, http.StatusOK, c.API(m.cfg.CheckpointRetention))
+	httpserve.WriteJSON(w, http.StatusOK, c.API(m.clock, m.cfg.CheckpointRetention))
 	return nil
 }
 
 // answerSession answers with the record that change returns.
-func answerSession(w http.ResponseWriter, r *http.Request, who auth.Principal,
+func (m *Manager) answerSession(w http.ResponseWriter, r *http.Request, who auth.Principal,
 	change func(ctx context.Context, who auth.Principal, id string) (session.Session, error),
 ) error {
 	rec, err := change(r.Context(), who, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	httpserve.WriteJSON(w, http.StatusOK, rec.API())
+	httpserve.WriteJSON(w, http.StatusOK, rec.API(m.clock))
 	return nil
 }

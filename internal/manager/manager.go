@@ -24,6 +24,7 @@ type Store interface {
 	session.Store
 	session.Sleepers
 	session.Checkpoints
+	session.Clocks
 }
 
 // Config of a Manager. Fields without a default are required.
@@ -36,6 +37,9 @@ type Config struct {
 	BootstrapKey *rsa.PrivateKey
 	// RouterKey is what PicoDs of managed sessions are locked to.
 	RouterKey *rsa.PublicKey
+	// Clock is the time of the sessions in Store, for all that use it; nil means
+	// one of the Manager's own. Open makes it go on where it was.
+	Clock *session.Clock
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
 	// SessionChanged, when set, is called with every record that the Manager
@@ -82,6 +86,7 @@ type Config struct {
 type Manager struct {
 	cfg    Config
 	log    *slog.Logger
+	clock  *session.Clock
 	routes http.Handler
 	slots  *slots
 	starts *turns // of making and resuming sandboxes
@@ -118,6 +123,9 @@ func New(cfg Config) *Manager {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = session.NewClock()
+	}
 	if cfg.SessionChanged == nil {
 		cfg.SessionChanged = func(session.Session) {}
 	}
@@ -130,7 +138,7 @@ func New(cfg Config) *Manager {
 	base, cancel := context.WithCancel(context.Background())
 	attempts, abort := context.WithCancel(context.Background())
 	m := &Manager{
-		cfg: cfg, log: cfg.Logger, slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
+		cfg: cfg, log: cfg.Logger, clock: cfg.Clock, slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
 		base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
 		starts: newTurns(cfg.MaxParallelStarts), saves: newTurns(cfg.MaxParallelStarts), agreed: auth.NewAgreements(),
 		creations: map[string]*creation{}, transitions: map[string]*transition{}, removals: map[string]*removal{},
@@ -169,6 +177,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-poll.C:
+			m.followClock(ctx)
 			m.reap(ctx)
 			m.pauseIdle(ctx, idle)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -15,6 +14,9 @@ import (
 // tells, and counts what lives on. It comes before Run and before requests are
 // served. Sandboxes that must go are removed in the background.
 func (m *Manager) Open(ctx context.Context) error {
+	if err := m.resumeClock(ctx); err != nil {
+		return fmt.Errorf("open manager: %w", err)
+	}
 	sandboxes, err := m.cfg.Driver.List(ctx)
 	if err != nil {
 		return fmt.Errorf("open manager: list sandboxes: %w", err)
@@ -65,7 +67,7 @@ func (m *Manager) settle(ctx context.Context, rec session.Session, sb sandbox.Sa
 	default:
 		// Nobody could reach the session while no process was there: that time
 		// is not its owner's idleness.
-		if err := m.cfg.Store.Touch(ctx, rec.ID, time.Now().UTC()); err != nil {
+		if err := m.cfg.Store.Touch(ctx, rec.ID, m.clock.Now()); err != nil {
 			return true, err
 		}
 		// Whether it runs, the driver knows better than the record.

@@ -144,7 +144,7 @@ func (m *Manager) made(ctx context.Context, id string) (session.Session, error) 
 	case err != nil:
 		return rec, fmt.Errorf("get session: %w", err)
 	case rec.Ended():
-		return rec, ended(rec)
+		return rec, m.ended(rec)
 	case rec.State == api.StatePending:
 		return rec, notReady()
 	}
@@ -172,7 +172,7 @@ func (m *Manager) pause(ctx context.Context, id string, by session.PausedBy) (se
 	switch {
 	case err != nil:
 		return session.Session{}, err
-	case idling && !rec.PauseDue(time.Now()):
+	case idling && !rec.PauseDue(m.clock.Now()):
 		return session.Session{}, errAwake
 	case rec.State == api.StateRunning:
 		if err := m.cfg.Driver.Pause(ctx, rec.SandboxID); err != nil {
@@ -187,11 +187,11 @@ func (m *Manager) recordPaused(ctx context.Context, rec session.Session, by sess
 	rec, err := m.cfg.Store.Update(ctx, rec.ID, func(s *session.Session) error {
 		switch {
 		case s.Ended():
-			return ended(*s)
+			return m.ended(*s)
 		case s.State == api.StatePaused && (s.PausedBy == by || s.PausedBy == session.PausedByOwner):
 			return nil
 		case s.State != api.StatePaused:
-			s.PausedAt = time.Now().UTC()
+			s.PausedAt = m.clock.Now()
 		}
 		s.State, s.PausedBy = api.StatePaused, by
 		return nil
@@ -220,7 +220,7 @@ func (m *Manager) resume(ctx context.Context, id string) (session.Session, error
 	}
 	began := time.Now()
 	// Being asked for is not idling, however long the way takes.
-	if err := m.cfg.Store.Touch(ctx, id, began.UTC()); err != nil {
+	if err := m.cfg.Store.Touch(ctx, id, m.clock.Now()); err != nil {
 		return session.Session{}, fmt.Errorf("touch session: %w", err)
 	}
 	if err := m.slots.wake(rec.SandboxID); err != nil {
@@ -246,12 +246,12 @@ func (m *Manager) resume(ctx context.Context, id string) (session.Session, error
 
 func (m *Manager) recordRunning(ctx context.Context, rec session.Session) (session.Session, error) {
 	// First the clock: a session that woke with the old one would be overdue.
-	if err := m.cfg.Store.Touch(ctx, rec.ID, time.Now().UTC()); err != nil {
+	if err := m.cfg.Store.Touch(ctx, rec.ID, m.clock.Now()); err != nil {
 		return session.Session{}, fmt.Errorf("touch session: %w", err)
 	}
 	rec, err := m.cfg.Store.Update(ctx, rec.ID, func(s *session.Session) error {
 		if s.Ended() {
-			return ended(*s)
+			return m.ended(*s)
 		}
 		s.State, s.PausedAt, s.PausedBy = api.StateRunning, time.Time{}, ""
 		return nil
@@ -272,7 +272,7 @@ func (m *Manager) unchanged(rec session.Session, what string, err error) error {
 	m.log.Warn("session not changed", "session", rec.ID, "change", what, "error", err)
 	now, getErr := m.cfg.Store.Get(ctx, rec.ID)
 	if getErr == nil && now.Ended() {
-		return ended(now).WithCause(err)
+		return m.ended(now).WithCause(err)
 	}
 	sb, getErr := m.cfg.Driver.Get(ctx, rec.SandboxID)
 	switch {

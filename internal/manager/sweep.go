@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"time"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -19,7 +18,7 @@ func (m *Manager) expireCheckpoints(ctx context.Context) {
 	if m.cfg.CheckpointRetention <= 0 {
 		return
 	}
-	old, err := m.cfg.Store.UnusedCheckpoints(ctx, time.Now().UTC().Add(-m.cfg.CheckpointRetention), expireBatch)
+	old, err := m.cfg.Store.UnusedCheckpoints(ctx, m.clock.Now().Add(-m.cfg.CheckpointRetention), expireBatch)
 	if err != nil {
 		if ctx.Err() == nil {
 			m.log.Error("forgotten checkpoints not listed", "error", err)

@@ -23,7 +23,7 @@ func (m *Manager) reap(ctx context.Context) {
 	m.mu.Unlock()
 	// Sessions in creation may be among the due ones and are left alone;
 	// asking for more keeps them from hiding others.
-	due, err := m.cfg.Store.Due(ctx, time.Now().UTC(), reapBatch+creating)
+	due, err := m.cfg.Store.Due(ctx, m.clock.Now(), reapBatch+creating)
 	if err != nil && ctx.Err() == nil {
 		m.log.Error("overdue sessions not listed", "error", err)
 	}
@@ -42,7 +42,7 @@ func (m *Manager) reapOne(ctx context.Context, rec session.Session) {
 	if creating {
 		return
 	}
-	now := time.Now().UTC()
+	now := m.clock.Now()
 	e := ending{id: rec.ID, fate: api.FateIdle, reason: "no request for " + rec.IdleTimeout.String(),
 		still: func(s session.Session) error {
 			if s.Deadline().After(now) {
@@ -117,13 +117,14 @@ func (m *Manager) purgeLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			n, err := m.cfg.Store.Purge(ctx, time.Now().UTC().Add(-m.cfg.Retention))
+			n, err := m.cfg.Store.Purge(ctx, m.clock.Now().Add(-m.cfg.Retention))
 			if err != nil && ctx.Err() == nil {
 				m.log.Error("old sessions not purged", "error", err)
 			} else if n > 0 {
 				m.log.Info("old sessions purged", "count", n)
 			}
 			m.expireCheckpoints(ctx)
+			m.saveClock(ctx)
 			if err := m.sweep(ctx); err != nil && ctx.Err() == nil {
 				m.log.Error("snapshots not swept", "error", err)
 			}

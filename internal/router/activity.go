@@ -94,7 +94,7 @@ func (a *activity) stop() {
 
 // note tells the store of activity now, unless it has just been told.
 func (a *activity) note(ctx context.Context) error {
-	now := time.Now().UTC()
+	now := a.rt.cfg.Clock.Now()
 	a.mu.Lock()
 	before := a.noted
 	if a.stopped || now.Sub(before) < a.grain {

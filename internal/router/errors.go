@@ -35,7 +35,7 @@ func escapes() *api.Error {
 }
 
 // notRunning is the answer for a session that cannot take requests now.
-func notRunning(rec session.Session) *api.Error {
+func (rt *Router) notRunning(rec session.Session) *api.Error {
 	if !rec.Ended() {
 		text := "the session is still being created"
 		if rec.State != api.StatePending {
@@ -48,7 +48,7 @@ func notRunning(rec session.Session) *api.Error {
 	e := api.Errorf(http.StatusGone, api.CodeSessionEnded, `session "%s" has ended: %s`, rec.ID, rec.Fate)
 	e.Fate, e.Hint = string(rec.Fate), rec.Reason
 	if !rec.EndedAt.IsZero() {
-		at := rec.EndedAt
+		at := rt.cfg.Clock.Wall(rec.EndedAt)
 		e.EndedAt = &at
 	}
 	return e
@@ -88,7 +88,7 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 	}
 	if rec, getErr := rt.cfg.Sessions.Get(ctx, c.session); getErr == nil && rec.Ended() {
 		rt.targets.changed(rec)
-		return notRunning(rec).WithCause(err)
+		return rt.notRunning(rec).WithCause(err)
 	}
 	if c.target.wasPaused() || errors.Is(err, sandbox.ErrPaused) {
 		return paused().WithCause(err)

@@ -55,6 +55,8 @@ type Config struct {
 	Authenticator auth.Authenticator
 	// SigningKey signs the Router's tokens for managed sessions.
 	SigningKey *rsa.PrivateKey
+	// Clock is the time of the sessions; nil means that it is the machine's.
+	Clock *session.Clock
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
 	// MaxConcurrent bounds requests under way; more are answered 429 at once.
@@ -83,6 +85,9 @@ type Router struct {
 func New(cfg Config) *Router {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = session.NewClock()
 	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second

@@ -103,7 +103,7 @@ func (ts *targets) leave(t *target) {
 func (rt *Router) awaken(ctx context.Context, rec session.Session) (*target, session.Session, error) {
 	for range maxWakes {
 		if rec.State != api.StatePaused || rt.cfg.Waker == nil {
-			return nil, rec, notRunning(rec)
+			return nil, rec, rt.notRunning(rec)
 		}
 		if err := rt.wake(ctx, rec.ID); err != nil {
 			return nil, rec, err
@@ -161,7 +161,7 @@ func (rt *Router) retryAwake(r *http.Request, c *call) (*http.Response, error) {
 	case t == nil && rec.State == api.StatePaused:
 		return nil, paused()
 	case t == nil:
-		return nil, notRunning(rec)
+		return nil, rt.notRunning(rec)
 	}
 	if old := c.target; t != old {
 		if !rt.targets.enter(t) {

@@ -42,15 +42,16 @@ type Checkpoint struct {
 	Env         map[string]string `json:"env,omitempty"`
 }
 
-// API is the checkpoint as the native API shows it. retention is how long it is
-// kept without use; 0 means for ever.
-func (c Checkpoint) API(retention time.Duration) api.Checkpoint {
+// API is the checkpoint as the native API shows it, with the times that the
+// machine's clock has. retention is how long it is kept without use; 0 means for
+// ever.
+func (c Checkpoint) API(clock *Clock, retention time.Duration) api.Checkpoint {
 	out := api.Checkpoint{
 		Name: c.Name, SessionID: c.SessionID, Kind: c.Kind, Namespace: c.Namespace, TemplateName: c.Template,
-		Owner: c.Owner, Auth: c.Auth, CreatedAt: c.CreatedAt, SizeBytes: c.SizeBytes,
+		Owner: c.Owner, Auth: c.Auth, CreatedAt: clock.Wall(c.CreatedAt), SizeBytes: c.SizeBytes,
 	}
 	if retention > 0 {
-		out.ExpiresAt = c.UsedAt.Add(retention)
+		out.ExpiresAt = clock.Wall(c.UsedAt.Add(retention))
 	}
 	return out
 }

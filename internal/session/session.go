@@ -6,8 +6,8 @@ import (
 	"github.com/volcano-sh/agentcube/api"
 )
 
-// Session is the record of one session. Times are UTC with at least
-// millisecond resolution.
+// Session is the record of one session. Times are those of a Clock, UTC with at
+// least millisecond resolution.
 type Session struct {
 	ID        string `json:"sessionId"` // UUIDv4
 	Kind      string `json:"kind"`      // api.KindCodeInterpreter or api.KindAgentRuntime
@@ -99,22 +99,23 @@ func (s Session) PauseDue(now time.Time) bool {
 // Ended reports whether the session is over.
 func (s Session) Ended() bool { return s.State == api.StateEnded }
 
-// API is the session as the native API shows it.
-func (s Session) API() api.Session {
+// API is the session as the native API shows it, with the times that the
+// machine's clock has.
+func (s Session) API(clock *Clock) api.Session {
 	out := api.Session{
 		SessionID: s.ID, Kind: s.Kind, Namespace: s.Namespace, Name: s.Name,
 		State: s.State, Fate: s.Fate, Reason: s.Reason,
 		Owner: s.Owner, Auth: s.Auth, Isolation: s.Isolation, SandboxID: s.SandboxID,
 		IdleTimeoutSeconds: s.IdleTimeout.Seconds(),
-		CreatedAt:          s.CreatedAt, ExpiresAt: s.ExpiresAt, LastActivityAt: s.LastActivity,
+		CreatedAt:          clock.Wall(s.CreatedAt), ExpiresAt: clock.Wall(s.ExpiresAt), LastActivityAt: clock.Wall(s.LastActivity),
 		Metadata: s.Metadata, Parent: s.Parent, Checkpoint: s.Checkpoint,
 	}
 	if s.State == api.StatePaused {
-		at := s.PausedAt
+		at := clock.Wall(s.PausedAt)
 		out.PausedAt = &at
 	}
 	if !s.EndedAt.IsZero() {
-		at := s.EndedAt
+		at := clock.Wall(s.EndedAt)
 		out.EndedAt = &at
 	}
 	return out
