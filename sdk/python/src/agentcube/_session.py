@@ -43,6 +43,7 @@ _FORGOTTEN_TIMEOUT = 2.0
 _GOOD = (200, 201, 204)
 _GONE = (404, 410)
 _BUSY = (429, 503)
+_NEVER = "SANDBOX_NOT_ALLOWED"  # 503 as well, but no patience helps
 _NOT_SENT = ("refused",)
 _NOT_ANSWERED = ("refused", "lost")
 _SIGNATURE = "X-Agentcube-Session-Signature"
@@ -236,6 +237,7 @@ class Session:
                 return act()
             except APIStatusError as error:
                 busy = error.status in _BUSY or error.code == "SESSION_NOT_READY"
+                busy = busy and error.code != _NEVER
                 if not busy or attempt >= self.settings.max_retries:
                     raise
                 wait = getattr(error, "retry_after", None)

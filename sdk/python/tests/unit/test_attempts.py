@@ -10,6 +10,7 @@ from agentcube import (
     APIConnectionError,
     APITimeoutError,
     CodeInterpreterClient,
+    InternalServerError,
     RateLimitError,
 )
 
@@ -39,6 +40,16 @@ def test_a_server_that_stays_busy(
     assert caught.value.retry_after == 86400
     assert len(peer.requests("POST")) == 4
     assert sleeps == [30, 30, 30]
+
+
+def test_a_machine_that_allows_no_sandboxes_is_not_asked_again(
+    peer: Peer, client: CodeInterpreterClient, sleeps: list[float]
+) -> None:
+    answer = {"error": "not here", "code": "SANDBOX_NOT_ALLOWED", "hint": "run `agentcube doctor`"}
+    peer.answer("POST", CREATE, 503, answer, times=10)
+    with pytest.raises(InternalServerError, match="agentcube doctor"):
+        client.start()
+    assert sleeps == []
 
 
 def test_no_attempts_if_none_are_wanted(
