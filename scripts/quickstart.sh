@@ -42,7 +42,8 @@ start() {
 import json, sys
 print(next(s["value"] for s in json.load(sys.stdin)["settings"] if s["key"] == "dataDir"))')
   say "importing the image $image into $data (a few seconds the first time)"
-  "$agentcube" image import "$archive" "$image" >/dev/null
+  "$agentcube" image import "$archive" "$image" >/dev/null ||
+    fail "the image $image was not imported" "$agentcube doctor says what this machine lacks"
 
   say "starting AgentCube on http://$addr (log: $log)"
   # A session of its own, so that Ctrl-C reaches this script alone, which then
@@ -70,7 +71,7 @@ example() { # file, text that its output must hold
   if ! out=$("$python" "$examples/$1"); then
     printf '%s\n' "$out"
     [[ -z $server ]] || tail -n 20 "$log" >&2
-    fail "$1 failed${server:+; the last lines of $log are above}"
+    fail "$1 failed${server:+; the last lines of $log are above}" "$agentcube doctor says what this machine lacks"
   fi
   printf '%s\n' "$out" | sed 's/^/    /'
   [[ $out == *"$2"* ]] || fail "the output of $1 does not hold: $2"
