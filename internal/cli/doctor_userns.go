@@ -4,39 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor"
 )
 
 // checkUserNamespaces starts a child in a user namespace of its own, as every
 // sandbox is.
 func checkUserNamespaces(context.Context) []check {
 	const name = "user namespace"
-	if err := enterUserNamespace(); err != nil {
+	if err := gvisor.CheckMachine(); err != nil {
 		return []check{fail(name, fmt.Sprintf("cannot be made: %v", err), userNamespaceFix(err, chrooted()))}
 	}
 	return []check{pass(name, "can be made")}
 }
 
-// enterUserNamespace returns once a program runs in a new namespace, and ends it
-// there and then: what it does there does not matter. It gets no files, not
-// even /dev/null, which a bare chroot does not have.
-func enterUserNamespace() error {
-	p, err := os.StartProcess("/proc/self/exe", []string{"agentcube", "version"}, &os.ProcAttr{
-		Env: []string{},
-		Sys: &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER,
-			UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
-		},
-	})
-	if err != nil {
-		return reason(err)
+// checkMachine fails where the first session would fail, as `doctor` does.
+func (s *server) checkMachine(context.Context) (func() error, error) {
+	if err := gvisor.CheckMachine(); err != nil {
+		return nil, withHint(fmt.Errorf("start AgentCube: %w: user namespace cannot be made: %w", sandbox.ErrNotAllowed, err),
+			userNamespaceFix(err, chrooted())+"; `agentcube doctor` checks the rest")
 	}
-	_ = p.Kill()
-	_, err = p.Wait()
-	return err
+	return nil, nil
 }
 
 // userNamespaceFix says what to do about what the kernel said.

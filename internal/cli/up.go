@@ -128,6 +128,7 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 		return unlisten(s.web)
 	})
 	for _, step := range []func(context.Context) (func() error, error){
+		s.checkMachine,
 		s.takeDataDir,
 		s.detachStdio,
 		s.openStore,

@@ -87,6 +87,8 @@ func AsError(err error) *api.Error {
 			"the checkpoint is damaged, or was made by another version or on another machine").WithHint("delete it, and make a new one")},
 		{session.ErrNoCheckpoint, api.Errorf(http.StatusNotFound, api.CodeCheckpointNotFound, "checkpoint not found")},
 		{sandbox.ErrUnsupported, api.Errorf(http.StatusNotImplemented, api.CodeUnsupported, "what makes the sandboxes here cannot do that")},
+		{sandbox.ErrNotAllowed, api.Errorf(http.StatusServiceUnavailable, api.CodeSandboxNotAllowed,
+			"this machine does not allow sandboxes").WithHint("`agentcube doctor`, run on it, says why and what to do")},
 		{sandbox.ErrDiskFull, api.Errorf(http.StatusInsufficientStorage, api.CodeDiskFull, "there is no room on disk for the state of a session")},
 		{context.DeadlineExceeded, api.Errorf(http.StatusGatewayTimeout, api.CodeSandboxTimeout, "request timed out")},
 		{context.Canceled, api.Errorf(StatusClientClosedRequest, api.CodeUnavailable, "client closed the request")},

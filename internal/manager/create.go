@@ -199,13 +199,14 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 func driverError(err error) error {
 	for _, known := range []error{
 		sandbox.ErrFull, sandbox.ErrNoImage, sandbox.ErrNoSnapshot, sandbox.ErrBadSnapshot, sandbox.ErrDiskFull, sandbox.ErrUnsupported,
-		context.Canceled, context.DeadlineExceeded,
+		sandbox.ErrNotAllowed, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, known) {
 			return err
 		}
 	}
-	return api.Errorf(http.StatusInternalServerError, api.CodeSandboxCreateFailed, "internal server error").WithCause(err)
+	return api.Errorf(http.StatusInternalServerError, api.CodeSandboxCreateFailed, "internal server error").
+		WithHint("the server's log says more under this request id; `agentcube doctor` checks its machine").WithCause(err)
 }
 
 // explain replaces the error of a creation that was given up by why it was.
@@ -263,6 +264,8 @@ func failureReason(err error) string {
 		return "what it was to start from is gone"
 	case errors.Is(err, sandbox.ErrDiskFull):
 		return "there was no room on disk"
+	case errors.Is(err, sandbox.ErrNotAllowed):
+		return "the machine does not allow sandboxes"
 	case errors.Is(err, sandbox.ErrNoImage):
 		return "the template's image is not on this machine"
 	case errors.Is(err, session.ErrUnavailable):

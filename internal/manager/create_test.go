@@ -3,9 +3,12 @@ package manager_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,6 +156,11 @@ func TestCreateFailures(t *testing.T) {
 		{"driver is full", func(w *world) {
 			w.hooks.Create = func(context.Context, sandbox.Spec) error { return sandbox.ErrFull }
 		}, 429, api.CodeServerOverloaded, "there was no room for another sandbox"},
+		{"machine forbids it", func(w *world) {
+			w.hooks.Create = func(context.Context, sandbox.Spec) error {
+				return fmt.Errorf("%w: %w", sandbox.ErrNotAllowed, syscall.ENOSPC)
+			}
+		}, 503, api.CodeSandboxNotAllowed, "the machine does not allow sandboxes"},
 		{"image missing", func(w *world) {
 			w.hooks.Create = func(context.Context, sandbox.Spec) error { return sandbox.ErrNoImage }
 		}, 500, api.CodeImageNotFound, "the template's image is not on this machine"},
@@ -179,6 +187,10 @@ func TestCreateFailures(t *testing.T) {
 			got.decode(t, &e)
 			if got.status != test.status || e.Code != test.code {
 				t.Errorf("create = %d %s, want %d %s", got.status, got.body, test.status, test.code)
+			}
+			machine := e.Code == api.CodeSandboxCreateFailed || e.Code == api.CodeSandboxNotAllowed
+			if strings.Contains(e.Hint, "agentcube doctor") != machine {
+				t.Errorf("hint %q, want one about doctor where the machine may be the cause", e.Hint)
 			}
 			recs := w.records()
 			if len(recs) != 1 {

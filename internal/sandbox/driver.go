@@ -15,7 +15,8 @@ type Driver interface {
 	// Create makes a sandbox and starts it. It returns when PicoD inside
 	// answers its health check. When it fails, or ctx ends first, nothing of
 	// the sandbox is left. A second Create with the ID of a living sandbox
-	// fails with ErrExists.
+	// fails with ErrExists. ErrNotAllowed when the machine lets no sandbox be
+	// made, such as a container without user namespaces.
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
 
 	// Get describes a sandbox that exists; ErrNotFound otherwise. A sandbox

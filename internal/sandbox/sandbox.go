@@ -18,6 +18,7 @@ var (
 	ErrNoSnapshot  = errors.New("snapshot not found")
 	ErrBadSnapshot = errors.New("snapshot cannot be used") // damaged, or made elsewhere
 	ErrUnsupported = errors.New("not supported by this driver")
+	ErrNotAllowed  = errors.New("this machine does not allow sandboxes")
 	ErrInvalidSpec = errors.New("invalid sandbox spec")
 	ErrClosed      = errors.New("driver is closed")
 )

@@ -123,7 +123,7 @@ func (d *Driver) newRun(ctx context.Context, f frame, host string) (_ *run, _ ho
 	}
 	r.cont, err = container.New(r.conf, container.Args{ID: containerID, Spec: spec, BundleDir: bundleDir, PassFiles: files})
 	if err != nil {
-		return nil, ours, fmt.Errorf("create gVisor sandbox: %w (%s)", err, r.trace())
+		return nil, ours, notMade(fmt.Errorf("create gVisor sandbox: %w (%s)", err, r.trace()), CheckMachine)
 	}
 	if err := d.follow(r); err != nil {
 		return nil, ours, errors.Join(err, r.cont.Destroy())
