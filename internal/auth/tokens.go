@@ -89,11 +89,19 @@ func sign(key *rsa.PrivateKey, now time.Time, claims jwt.MapClaims) (string, err
 
 // RequestError is a data-plane request that VerifyRequest refuses. PicoD's
 // answer to it has status 401 and the body {"error": Text, "code": 401,
-// "detail": Detail}.
+// "detail": Detail, "reason": Reason, "requestId": id}.
 type RequestError struct {
 	Text   string
 	Detail string
+	Reason string // stable
 }
+
+// Reasons of a RequestError, the same as PicoD's.
+const (
+	ReasonMissingToken   = "MISSING_TOKEN"
+	ReasonMalformedToken = "MALFORMED_TOKEN"
+	ReasonInvalidToken   = "INVALID_TOKEN"
+)
 
 // Error implements error.
 func (e *RequestError) Error() string { return e.Text + ": " + e.Detail }
@@ -104,14 +112,14 @@ func (e *RequestError) Error() string { return e.Text + ": " + e.Detail }
 // claim is looked at. A failure is a *RequestError.
 func VerifyRequest(key *rsa.PublicKey, authorization string, now time.Time) error {
 	if authorization == "" {
-		return &RequestError{"Missing Authorization header", "the request needs a JWT signed by the session's key"}
+		return &RequestError{"Missing Authorization header", "the request needs a JWT signed by the session's key", ReasonMissingToken}
 	}
 	scheme, token, ok := strings.Cut(authorization, " ")
 	if !ok || scheme != "Bearer" || strings.Contains(token, " ") {
-		return &RequestError{"Invalid Authorization header format", "want: Bearer <token>"}
+		return &RequestError{"Invalid Authorization header format", "want: Bearer <token>", ReasonMalformedToken}
 	}
 	if len(authorization) > maxAuthorization {
-		return &RequestError{"Invalid token", fmt.Sprintf("JWT verification failed: longer than %d bytes", maxAuthorization)}
+		return badToken(fmt.Sprintf("longer than %d bytes", maxAuthorization))
 	}
 	parser := jwt.NewParser(
 		jwt.WithValidMethods([]string{"RS256", "RS384", "RS512"}),
@@ -122,7 +130,11 @@ func VerifyRequest(key *rsa.PublicKey, authorization string, now time.Time) erro
 	)
 	_, err := parser.ParseWithClaims(token, jwt.MapClaims{}, func(*jwt.Token) (any, error) { return key, nil })
 	if err != nil {
-		return &RequestError{"Invalid token", "JWT verification failed: " + err.Error()}
+		return badToken(err.Error())
 	}
 	return nil
+}
+
+func badToken(why string) *RequestError {
+	return &RequestError{"Invalid token", "JWT verification failed: " + why, ReasonInvalidToken}
 }

@@ -86,12 +86,18 @@ func TestContractAnswers(t *testing.T) {
 		{"administrator", "GET", base + "/", live.ID, "root", 204, "", live.ID},
 
 		{"key-bound without token", "POST", base + "/", key.ID, "", 401,
-			`{"error":"Missing Authorization header","code":401,"detail":"the request needs a JWT signed by the session's key"}`, key.ID},
+			`{"error":"Missing Authorization header","code":401,"detail":"the request needs a JWT signed by the session's key","reason":"MISSING_TOKEN","requestId":"test-1"}`, key.ID},
 		{"key-bound with the owner's token", "POST", base + "/", key.ID, "alice", 401,
-			`{"error":"Invalid token","code":401,"detail":"JWT verification failed: token is malformed: token contains an invalid number of segments"}`, key.ID},
+			`{"error":"Invalid token","code":401,"detail":"JWT verification failed: token is malformed: token contains an invalid number of segments","reason":"INVALID_TOKEN","requestId":"test-1"}`, key.ID},
 		{"key-bound with another key", "POST", base + "/", key.ID, sdkToken(t, keys().stranger), 401,
-			`{"error":"Invalid token","code":401,"detail":"JWT verification failed: token signature is invalid: crypto/rsa: verification error"}`, key.ID},
+			`{"error":"Invalid token","code":401,"detail":"JWT verification failed: token signature is invalid: crypto/rsa: verification error","reason":"INVALID_TOKEN","requestId":"test-1"}`, key.ID},
 		{"key-bound", "POST", base + "/", key.ID, sdkToken(t, keys().client), 204, "", key.ID},
+		{"key-bound, two words", "POST", base + "/", key.ID, "Bearer a b", 401,
+			`{"error":"Invalid Authorization header format","code":401,"detail":"want: Bearer \u003ctoken\u003e","reason":"MALFORMED_TOKEN","requestId":"test-1"}`, key.ID},
+		{"path out of the workspace", "GET", base + "/api/files/..%2f..%2fetc", live.ID, "alice", 400,
+			`{"error":"Invalid path: path escapes workspace jail","code":400,"reason":"PATH_ESCAPES_WORKSPACE","requestId":"test-1"}`, live.ID},
+		{"path out of the workspace, key-bound", "GET", base + "/api/files/../x", key.ID, sdkToken(t, keys().client), 400,
+			`{"error":"Invalid path: path escapes workspace jail","code":400,"reason":"PATH_ESCAPES_WORKSPACE","requestId":"test-1"}`, key.ID},
 
 		{"pending", "GET", base + "/", pending.ID, "alice", 409, failure("the session is still being created", "SESSION_NOT_READY", ""), pending.ID},
 		{"ended", "GET", base + "/", ended.ID, "alice", 410,
@@ -227,6 +233,11 @@ func TestCreatesSession(t *testing.T) {
 	}
 	if want := "alice AgentRuntime default python"; strings.Join(asked, " ") != want {
 		t.Errorf("asked for %q, want %q", asked, want)
+	}
+	// A path that leads out of the workspace does so in a new session too.
+	rec = w.add(nil)
+	if got := w.do("GET", base+"/api/files/../execute", "", "Authorization", "alice"); got.status != 400 || got.header.Get("X-Agentcube-Session-Id") != rec.ID {
+		t.Errorf("answer = %d %s, want 400 and the session", got.status, got.body)
 	}
 	// A session that was made, but cannot be used, is named all the same (W-R6).
 	rec = w.add(func(s *session.Session) { s.EntryPoints[0].Endpoint = s.SandboxID + ":1" })

@@ -29,11 +29,6 @@ func unknownSession(id string) *api.Error {
 	return api.Errorf(http.StatusNotFound, api.CodeSessionNotFound, `sessions.agentcube.volcano.sh "%s" not found`, id)
 }
 
-// escapes is what PicoD says of such a path when it gets to see it.
-func escapes() *api.Error {
-	return api.Errorf(http.StatusBadRequest, api.CodeInvalidRequest, "Invalid path: path escapes workspace jail")
-}
-
 // notRunning is the answer for a session that cannot take requests now.
 func (rt *Router) notRunning(rec session.Session) *api.Error {
 	if !rec.Ended() {
@@ -127,27 +122,46 @@ func (rt *Router) awaitEnd(ctx context.Context, t *target) {
 	}
 }
 
+// refusal is an answer that the Router gives in PicoD's stead: what PicoD would
+// have said of the same request, in its shape.
+type refusal struct {
+	status int
+	text   string
+	detail string
+	reason string // PicoD's stable code
+}
+
+// escapes is the refusal of a path that leads out of the workspace.
+func escapes() *refusal {
+	return &refusal{status: http.StatusBadRequest, reason: "PATH_ESCAPES_WORKSPACE", text: "Invalid path: path escapes workspace jail"}
+}
+
 // verify refuses requests to a key-bound session that its key did not sign, so
 // that strangers neither reach the sandbox nor keep the session from idling.
-func verify(key *rsa.PublicKey, r *http.Request) *auth.RequestError {
+func verify(key *rsa.PublicKey, r *http.Request) *refusal {
+	no := &refusal{status: http.StatusUnauthorized, text: "Invalid token", reason: auth.ReasonInvalidToken,
+		detail: "JWT verification failed: the session has no usable key"}
 	if key == nil {
-		return &auth.RequestError{Text: "Invalid token", Detail: "JWT verification failed: the session has no usable key"}
+		return no
 	}
 	err := auth.VerifyRequest(key, r.Header.Get("Authorization"), time.Now())
 	if err == nil {
 		return nil
 	}
+	no.detail = "JWT verification failed"
 	if e, ok := errors.AsType[*auth.RequestError](err); ok {
-		return e
+		no.text, no.detail, no.reason = e.Text, e.Detail, e.Reason
 	}
-	return &auth.RequestError{Text: "Invalid token", Detail: "JWT verification failed"}
+	return no
 }
 
-// writeRefusal answers as PicoD would have answered the same request.
-func writeRefusal(w http.ResponseWriter, e *auth.RequestError) {
-	httpserve.WriteJSON(w, http.StatusUnauthorized, struct {
-		Error  string `json:"error"`
-		Code   int    `json:"code"`
-		Detail string `json:"detail"`
-	}{e.Text, http.StatusUnauthorized, e.Detail})
+// write answers the request that was refused.
+func (f *refusal) write(w http.ResponseWriter, r *http.Request) {
+	httpserve.WriteJSON(w, f.status, struct {
+		Error     string `json:"error"`
+		Code      int    `json:"code"`
+		Detail    string `json:"detail,omitempty"`
+		Reason    string `json:"reason"`
+		RequestID string `json:"requestId"`
+	}{f.text, f.status, f.detail, f.reason, httpserve.RequestID(r.Context())})
 }

@@ -234,7 +234,7 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, 
 	if rec.Auth == api.AuthClientKey {
 		w.Header().Set(api.HeaderSessionID, rec.ID)
 		if refused := verify(key, r); refused != nil {
-			writeRefusal(w, refused)
+			refused.write(w, r)
 			return nil, nil
 		}
 	} else {
@@ -248,7 +248,8 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, 
 		w.Header().Set(api.HeaderSessionID, rec.ID)
 	}
 	if inv.escapes && rec.Auth != api.AuthNone {
-		return nil, escapes()
+		escapes().write(w, r)
+		return nil, nil
 	}
 	return rt.callTo(t, rec, inv, r)
 }
@@ -267,6 +268,10 @@ func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, inv invocatio
 	t, rec, err := rt.targets.find(r.Context(), rec.ID)
 	if err != nil {
 		return nil, err
+	}
+	if inv.escapes && rec.Auth != api.AuthNone {
+		escapes().write(w, r)
+		return nil, nil
 	}
 	return rt.callTo(t, rec, inv, r)
 }
