@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
+	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -226,6 +227,26 @@ func TestInitUnsignedBody(t *testing.T) {
 	}
 	if got := b.shell("echo .$GREETING").Stdout; got != ".\n" {
 		t.Errorf("an unsigned body set the environment: %q", got)
+	}
+}
+
+// TestInitTooLarge: the answer names the limit that holds for /init, whether the
+// length is told ahead or not.
+func TestInitTooLarge(t *testing.T) {
+	b := bootstrap(t, nil)
+	token := sign(t, jwt.SigningMethodRS256, bootstrapKey(), jwt.MapClaims{
+		"sessionId": "s1", "purpose": "sandbox_init", "session_public_key": rawKey(t, &sessionKey().PublicKey),
+	})
+	long := strings.Repeat(" ", 1<<20+1)
+	for name, body := range map[string]io.Reader{"told": strings.NewReader(long), "not told": io.MultiReader(strings.NewReader(long))} {
+		got := b.send("POST", "/init", map[string]string{"Authorization": "Bearer " + token}, body)
+		got.expect(t, 413, "request body too large", "BODY_TOO_LARGE")
+		if detail := got.json(t)["detail"]; detail != "maximum allowed size is 1048576 bytes" {
+			t.Errorf("length %s: detail is %q", name, detail)
+		}
+	}
+	if got := b.initialize(nil, long[1:]); got.StatusCode != 200 {
+		t.Errorf("a body as long as the limit: %d %s", got.StatusCode, got.body)
 	}
 }
 

@@ -254,7 +254,10 @@ func (q *request) health() *problem {
 
 // limit is the largest body this request may have.
 func (q *request) limit() int64 {
-	if q.isMultipart() && q.r.URL.Path == "/api/files" {
+	switch {
+	case q.r.URL.Path == "/init":
+		return maxInitBody
+	case q.isMultipart() && q.r.URL.Path == "/api/files":
 		return q.cfg.MaxUploadBytes
 	}
 	return MaxBody
