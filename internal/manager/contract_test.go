@@ -36,6 +36,9 @@ func TestContractAnswers(t *testing.T) {
 		{"unknown route", "", "GET", "/v1/nothing", "", 404, "text/plain", `404 page not found`},
 		{"wrong method", "alice", "PUT", createPath, "", 404, "text/plain", `404 page not found`},
 		{"wrong method on a session", "alice", "GET", createPath + "/sessions/" + id, "", 404, "text/plain", `404 page not found`},
+		{"HEAD", "", "HEAD", "/health", "", 404, "text/plain", `404 page not found`},
+		{"HEAD on sessions", "alice", "HEAD", "/v1/sessions", "", 404, "text/plain", `404 page not found`},
+		{"HEAD on a session", "alice", "HEAD", "/v1/sessions/" + id, "", 404, "text/plain", `404 page not found`},
 
 		{"no credentials", "", "POST", createPath, `{}`, 401, jsonType, failure("Missing authorization header", "UNAUTHORIZED", "")},
 		{"wrong credentials", "eve", "POST", createPath, `{}`, 401, jsonType, failure("Invalid or expired token", "UNAUTHORIZED", "")},
@@ -100,6 +103,31 @@ func TestContractAnswers(t *testing.T) {
 				t.Errorf("status %d with WWW-Authenticate %q", got.status, challenge)
 			}
 		})
+	}
+}
+
+// TestUncleanPaths: what a client sends whose base URL ends with a slash is
+// redirected once, with method and body, and nowhere else.
+func TestUncleanPaths(t *testing.T) {
+	t.Parallel()
+	n := newWorld(t).start()
+	for path, want := range map[string]string{
+		"//v1/code-interpreter": "/v1/code-interpreter", "/v1//code-interpreter": "/v1/code-interpreter",
+		"/v1/./code-interpreter?a=//b": "/v1/code-interpreter?a=//b", "/v1/x/../code-interpreter": "/v1/code-interpreter",
+		"//elsewhere.example/v1": "/elsewhere.example/v1", "///elsewhere.example": "/elsewhere.example",
+	} {
+		got := n.do(t.Context(), "alice", "POST", path, createBody)
+		if got.status != http.StatusTemporaryRedirect || got.header.Get("Location") != want {
+			t.Errorf("%s = %d to %q, want 307 to %q", path, got.status, got.header.Get("Location"), want)
+		}
+		if again := n.do(t.Context(), "alice", "POST", want, createBody); again.header.Get("Location") != "" {
+			t.Errorf("%s is redirected again, to %q", want, again.header.Get("Location"))
+		}
+	}
+	for _, path := range []string{"/v1/code-interpreter/", "/v1/sessions/", "/health/", `/%5Celsewhere.example`, "/%2Felsewhere.example"} {
+		if got := n.do(t.Context(), "alice", "POST", path, createBody); got.status != http.StatusNotFound {
+			t.Errorf("%s = %d to %q, want 404", path, got.status, got.header.Get("Location"))
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/template"
@@ -155,8 +156,14 @@ func setDefault(d *time.Duration, v time.Duration) {
 }
 
 // ServeHTTP implements http.Handler: the control-plane API. What it does not
-// know is answered 404.
-func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.routes.ServeHTTP(w, r) }
+// know is answered 404, HEAD included, as older clients expect.
+func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead { // a ServeMux takes it for a GET
+		httpserve.NotFound(w, r)
+		return
+	}
+	m.routes.ServeHTTP(w, r)
+}
 
 // Run watches the sessions until ctx ends: idle time-outs, ends of life,
 // sandboxes that end by themselves, old records, forgotten checkpoints, and the
