@@ -34,6 +34,7 @@ const (
 	CodeInternal            Code = "INTERNAL"              // 500: a defect or an unexpected failure of ours
 	CodeSandboxCreateFailed Code = "SANDBOX_CREATE_FAILED" // 500: the driver could not make the sandbox
 	CodeSandboxInitFailed   Code = "SANDBOX_INIT_FAILED"   // 500: the agent in the sandbox refused its key
+	CodeSigningFailed       Code = "JWT_SIGNING_FAILED"    // 500: the Router could not sign a request to a managed session
 	CodeStoreFailed         Code = "STORE_SANDBOX_FAILED"  // 500: the session store failed
 	CodeImageNotFound       Code = "IMAGE_NOT_FOUND"       // 500: the template names an image that is not here
 	CodeSandboxUnreachable  Code = "SANDBOX_UNREACHABLE"   // 502: the sandbox did not take the connection

@@ -2,8 +2,10 @@ package router_test
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"regexp"
@@ -67,6 +69,14 @@ func TestContractAnswers(t *testing.T) {
 		{"ready", "GET", "/health/ready", "", "", 200, `{"status":"ready"}`, ""},
 		{"unknown path", "GET", "/v1/namespaces/default/pods/x/invocations/", "", "", 404, "404 page not found", ""},
 		{"no invocations", "GET", ns + "code-interpreters/python", "", "", 404, "404 page not found", ""},
+		{"HEAD live", "HEAD", "/health/live", "", "", 404, "", ""},
+		{"HEAD ready", "HEAD", "/health/ready", "", "", 404, "", ""},
+		{"HEAD", "HEAD", base + "/", live.ID, "alice", 404, "", ""},
+		{"HEAD without slash", "HEAD", base, live.ID, "alice", 404, "", ""},
+		{"two slashes", "GET", "/" + base + "/", live.ID, "alice", 404, "404 page not found", ""},
+		{"two slashes within", "GET", "/v1//namespaces/default/code-interpreters/python/invocations/", live.ID, "alice", 404, "404 page not found", ""},
+		{"two slashes for the sandbox", "GET", base + "//x", live.ID, "alice", 204, "", live.ID},
+		{"dots to elsewhere", "GET", "/v1/namespaces/../sessions", live.ID, "alice", 404, "404 page not found", ""},
 		{"empty name", "GET", ns + "code-interpreters//invocations/", live.ID, "alice", 404, "404 page not found", ""},
 		{"PUT", "PUT", base + "/", live.ID, "alice", 404, "404 page not found", ""},
 		{"DELETE", "DELETE", base + "/", live.ID, "alice", 404, "404 page not found", ""},
@@ -136,6 +146,35 @@ func TestContractAnswers(t *testing.T) {
 	}
 	if got := w.do("GET", base+"?a=b%20c", ""); got.header.Get("Location") != base+"/?a=b%20c" {
 		t.Errorf("Location = %q", got.header.Get("Location"))
+	}
+}
+
+func TestOwns(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]bool{
+		"/health/live": true, "/health/ready": true, "/health": false, "//health/live": false, "/": false, "": false, "*": false,
+		"/v1/namespaces/": true, "/v1/namespaces/../sessions": true, "/v1/namespaces": false, "/v1/namespacesx/": false,
+		"//v1/namespaces/d/x": true, "/v1//namespaces/d": true, "/v1/./namespaces/d": true, "/v1/sessions/../namespaces/d": true,
+		"v1/namespaces/d": true, "/v1/sessions": false, "/v1/sessions/v1/namespaces/": false,
+	} {
+		if got := router.Owns(path); got != want {
+			t.Errorf("Owns(%q) = %t, want %t", path, got, want)
+		}
+	}
+}
+
+// TestSigningFails: it is told from other failures of ours.
+func TestSigningFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, ok, func(_ *world, c *router.Config) {
+		toy := rsa.PublicKey{N: big.NewInt(3233), E: 17} // too small to sign anything with
+		c.SigningKey = &rsa.PrivateKey{PublicKey: toy, D: big.NewInt(413), Primes: []*big.Int{big.NewInt(61), big.NewInt(53)}}
+	})
+	rec := w.add(nil)
+	got := w.do("GET", base+"/", "", "X-Agentcube-Session-Id", rec.ID, "Authorization", "alice")
+	want := failure("the request could not be signed", "JWT_SIGNING_FAILED", "")
+	if body := blankTimes(got.body); got.status != 500 || body != want || got.header.Get("X-Agentcube-Session-Id") != rec.ID {
+		t.Errorf("answer = %d %s, want 500 %s", got.status, body, want)
 	}
 }
 

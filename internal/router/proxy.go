@@ -51,7 +51,7 @@ func (rt *Router) newCall(t *target, rec session.Session, inv invocation, r *htt
 	case api.AuthManaged:
 		token, err := t.tokens.take()
 		if err != nil {
-			return nil, err
+			return nil, api.Errorf(http.StatusInternalServerError, api.CodeSigningFailed, "the request could not be signed").WithCause(err)
 		}
 		c.authorization = "Bearer " + token
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"path"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -111,10 +112,12 @@ func (rt *Router) SessionChanged(rec session.Session) { rt.targets.changed(rec) 
 // Close closes all connections to sandboxes. Requests under way break off.
 func (rt *Router) Close() { rt.targets.closeAll() }
 
-// Owns reports whether path is one of the Router's, for a listener that serves
-// the control plane too.
-func Owns(path string) bool {
-	return path == "/health/live" || path == "/health/ready" || strings.HasPrefix(path, "/v1/namespaces/")
+// Owns reports whether a decoded path is one of the Router's, for a listener that
+// serves the control plane too. So is one that would be if it were cleaned: a
+// redirect would clean, and escape anew, what goes to the sandbox as it is.
+func Owns(p string) bool {
+	const data = "/v1/namespaces/"
+	return p == "/health/live" || p == "/health/ready" || strings.HasPrefix(p, data) || strings.HasPrefix(path.Clean("/"+p), data)
 }
 
 // ServeHTTP implements http.Handler.
