@@ -18,6 +18,7 @@ from .exceptions import (
     BadRequestError,
     CheckpointExistsError,
     CheckpointNotFoundError,
+    CheckpointUnusableError,
     CommandExecutionError,
     CommandTimeoutError,
     ConflictError,
@@ -41,7 +42,6 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     403: PermissionDeniedError,
     404: NotFoundError,
     409: ConflictError,
-    410: SessionEndedError,
     413: PayloadTooLargeError,
     429: RateLimitError,
     501: NotSupportedError,
@@ -51,6 +51,9 @@ _BY_CODE: dict[tuple[int, str], type[APIStatusError]] = {
     (404, "CHECKPOINT_NOT_FOUND"): CheckpointNotFoundError,
     (409, "SESSION_PAUSED"): SessionPausedError,
     (409, "CHECKPOINT_EXISTS"): CheckpointExistsError,
+    (410, "SESSION_ENDED"): SessionEndedError,
+    (410, "CHECKPOINT_UNUSABLE"): CheckpointUnusableError,
+    (410, ""): SessionEndedError,  # of a server that gives no codes
 }
 # How PicoD says that it found no shell; a shell's own "not found" reads differently.
 _NO_SHELL = re.compile(r'exec: "sh":|fork/exec \S*/sh:')

@@ -20,6 +20,7 @@
     │   │   ├── SessionPausedError      the session was paused while the call ran
     │   │   └── CheckpointExistsError   the name is taken
     │   ├── SessionEndedError       410, with the fate of the session
+    │   ├── CheckpointUnusableError 410, damaged, or made by another version or machine
     │   ├── PayloadTooLargeError    413
     │   ├── RateLimitError          429, with the time to wait
     │   └── InternalServerError     5xx
@@ -47,6 +48,7 @@ __all__ = [
     "BadRequestError",
     "CheckpointExistsError",
     "CheckpointNotFoundError",
+    "CheckpointUnusableError",
     "ClientClosedError",
     "CommandExecutionError",
     "CommandTimeoutError",
@@ -172,6 +174,14 @@ class SessionEndedError(APIStatusError):
     """
 
     fate: str | None = None
+
+
+class CheckpointUnusableError(APIStatusError):
+    """410: no session can begin from the checkpoint.
+
+    It is damaged, or was made by another version of AgentCube or on another kind of machine.
+    Delete it, and make a new one.
+    """
 
 
 class PayloadTooLargeError(APIStatusError):

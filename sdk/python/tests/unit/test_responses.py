@@ -55,6 +55,20 @@ def test_kinds(status: int, kind: type[exceptions.APIStatusError]) -> None:
     assert made.status == status
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("SESSION_ENDED", exceptions.SessionEndedError),
+        ("CHECKPOINT_UNUSABLE", exceptions.CheckpointUnusableError),
+        ("ANOTHER_CODE", exceptions.APIStatusError),
+    ],
+)
+def test_gone_is_not_always_a_session(code: str, kind: type[exceptions.APIStatusError]) -> None:
+    made = error(410, {"error": "text", "code": code})
+    assert type(made) is kind
+    assert made.code == code
+
+
 def test_the_shape_of_the_control_plane() -> None:
     made = error(
         404,
