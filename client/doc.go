@@ -15,8 +15,8 @@
 // Every method takes a context and stops when it ends. Errors that the servers
 // answered with are [*APIError]; errors of getting there are [*ConnectError].
 // Test for the common ones with errors.Is: [ErrNotFound], [ErrUnauthorized],
-// [ErrSessionEnded], [ErrSessionPaused], [ErrExists], [ErrOverloaded],
-// [ErrUnsupported], [ErrDiskFull], [ErrUnreachable].
+// [ErrSessionEnded], [ErrSessionPaused], [ErrExists], [ErrCheckpointUnusable],
+// [ErrOverloaded], [ErrUnsupported], [ErrDiskFull], [ErrUnreachable].
 //
 // The package keeps no global state, reads no environment and no files, and
 // all its types are safe for concurrent use.

@@ -23,6 +23,9 @@ var (
 	ErrUnauthorized = errors.New("unauthorized")
 	// ErrSessionEnded: the session is over; APIError.Fate says why (410).
 	ErrSessionEnded = errors.New("session has ended")
+	// ErrCheckpointUnusable: the checkpoint is damaged, or was made by another
+	// version of AgentCube or on another kind of machine (410).
+	ErrCheckpointUnusable = errors.New("checkpoint cannot be used")
 	// ErrSessionPaused: the session was paused while the request ran; the next
 	// one wakes it (409). The command of the request does not go on.
 	ErrSessionPaused = errors.New("session was paused")
@@ -78,7 +81,8 @@ func (e *APIError) Is(target error) bool {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return target == ErrUnauthorized
 	case http.StatusGone:
-		return target == ErrSessionEnded
+		return target == ErrSessionEnded && e.Code == api.CodeSessionEnded ||
+			target == ErrCheckpointUnusable && e.Code == api.CodeCheckpointUnusable
 	case http.StatusTooManyRequests:
 		return target == ErrOverloaded
 	case http.StatusConflict:

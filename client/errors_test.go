@@ -23,6 +23,9 @@ func TestAPIErrors(t *testing.T) {
 			404, APIError{Status: 404, Code: api.CodeSessionNotFound, Text: "no such session", Hint: "list them", RequestID: "r1"}, ErrNotFound},
 		{"ended", `{"error":"session has ended","code":"SESSION_ENDED","fate":"idle"}`,
 			410, APIError{Status: 410, Code: api.CodeSessionEnded, Text: "session has ended", Fate: api.FateIdle, RequestID: "hdr"}, ErrSessionEnded},
+		{"checkpoint", `{"error":"damaged","code":"CHECKPOINT_UNUSABLE","hint":"delete it"}`,
+			410, APIError{Status: 410, Code: api.CodeCheckpointUnusable, Text: "damaged", Hint: "delete it", RequestID: "hdr"}, ErrCheckpointUnusable},
+		{"gone, of a server in the sandbox", `gone`, 410, APIError{Status: 410, Text: "server answered 410 Gone", RequestID: "hdr"}, nil},
 		{"PicoD", `{"error":"Invalid token","code":401,"detail":"JWT verification failed","reason":"BAD_TOKEN"}`,
 			401, APIError{Status: 401, Code: "BAD_TOKEN", Text: "Invalid token", Detail: "JWT verification failed", RequestID: "hdr"}, ErrUnauthorized},
 		{"older control plane", `{"error":"SANDBOX_TIMEOUT","message":"not ready in time"}`,
@@ -60,7 +63,7 @@ func TestAPIErrors(t *testing.T) {
 				t.Errorf("got %+v, want %+v", *got, tt.want)
 			}
 			for _, sentinel := range []error{ErrNotFound, ErrUnauthorized, ErrSessionEnded, ErrSessionPaused, ErrExists,
-				ErrOverloaded, ErrUnsupported, ErrDiskFull, ErrUnreachable} {
+				ErrCheckpointUnusable, ErrOverloaded, ErrUnsupported, ErrDiskFull, ErrUnreachable} {
 				if want := sentinel == tt.is; errors.Is(err, sentinel) != want { //nolint:errorlint // is it this very one
 					t.Errorf("errors.Is(%v, %v) is wrong", err, sentinel)
 				}

@@ -145,7 +145,8 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		return exitOurs
 	case errors.Is(err, client.ErrUnreachable):
 		return exitUnreachable
-	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrSessionEnded), image.CodeOf(err) == image.CodeNotFound:
+	case errors.Is(err, client.ErrNotFound), errors.Is(err, client.ErrSessionEnded), errors.Is(err, client.ErrCheckpointUnusable),
+		image.CodeOf(err) == image.CodeNotFound:
 		return exitNotFound
 	case errors.Is(err, client.ErrUnauthorized):
 		return exitUnauthorized
