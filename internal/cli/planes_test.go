@@ -1,10 +1,13 @@
 package cli_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -20,11 +23,54 @@ import (
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/router"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/fake"
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/session/sqlite"
 	"github.com/volcano-sh/agentcube/internal/template"
 )
+
+// oddAgent is the agent in memory, but for commands of which scripts want to see
+// an odd end: their first word says what becomes of them.
+type oddAgent struct{ fake.Copier }
+
+func agent(spec sandbox.Spec) map[uint16]http.Handler {
+	return map[uint16]http.Handler{sandbox.AgentPort: oddAgent{fake.NewAgent(spec)}}
+}
+
+func (a oddAgent) Copy(spec sandbox.Spec) http.Handler {
+	copied, ok := a.Copier.Copy(spec).(fake.Copier)
+	if !ok {
+		panic("the copy of an agent is none")
+	}
+	return oddAgent{copied}
+}
+
+func (a oddAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	results := map[string]string{
+		"hello":  `{"exit_code":0,"stdout":"hello\n","stderr":"","duration":0.5}`,
+		"fails":  `{"exit_code":7,"stdout":"half\n","stderr":"no <more>","duration":0.25,"stdout_truncated":true}`,
+		"bytes":  `{"exit_code":0,"stdout":"\ufffd","stdout_base64":"/w==","stderr":"","duration":0}`,
+		"nofile": `{"exit_code":1,"stdout":"","stderr":"not found","start_error":"not_found","duration":0}`,
+		"killed": `{"exit_code":-1,"stdout":"","stderr":"","duration":0}`,
+	}
+	var req struct {
+		Command []string `json:"command"`
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if r.URL.Path == "/api/execute" && json.Unmarshal(body, &req) == nil && len(req.Command) > 0 {
+		if answer, ok := results[req.Command[0]]; ok {
+			_, _ = io.WriteString(w, answer)
+			return
+		}
+	}
+	a.Copier.ServeHTTP(w, r)
+}
 
 // servePlanes gives a script a real control plane and Router over sandboxes in
 // memory, as $CONTROL, and the token for them.
@@ -38,15 +84,15 @@ func servePlanes(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	driver := fake.New(fake.Config{Host: fake.NewHost(nil)})
+	driver := fake.New(fake.Config{Host: fake.NewHost(agent)})
 	store := sqlite.New(filepath.Join(env.WorkDir, "sessions.db"))
 	logger := slog.New(slog.DiscardHandler)
 	var rt *router.Router
 	m := manager.New(manager.Config{
-		Store: store, Driver: driver, Authenticator: auth.NewLocal(token),
-		BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
 		SessionChanged: func(s session.Session) { rt.SessionChanged(s) },
-		HoldRequests:   func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
+		Store:          store, Driver: driver, Authenticator: auth.NewLocal(token),
+		BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
+		HoldRequests: func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
 		Templates: template.NewSet(template.Template{
 			Kind: api.KindCodeInterpreter, Namespace: "default", Name: "simple-codeinterpreter", Image: "python",
 			Workspace: "/workspace", AuthMode: template.AuthPicoD, IdleTimeout: time.Hour, MaxDuration: time.Hour,

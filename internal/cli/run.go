@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,8 @@ func newRun(a *app) *cobra.Command {
 
 A SCRIPT is a file of this machine: .py runs with python3, .sh with bash, others
 by their #! line. Output and exit code are those of the command; see "agentcube
-help exit-codes" for the codes of AgentCube itself.`,
+help exit-codes" for the codes of AgentCube itself. With --output json they are one
+document: exitCode, stdout, stderr, and what else is known.`,
 		Example: `  agentcube run -- python3 -c 'print(1)'
   agentcube run script.py --its-own-flag
   agentcube run --in data.csv --out summary.csv summarise.py`,
@@ -72,6 +74,10 @@ func runOnce(ctx context.Context, a *app, o runOptions, list []string, isCommand
 	req, script, err := o.request(list, isCommand)
 	if err != nil {
 		return err
+	}
+	if a.output == outputJSON && slices.ContainsFunc(o.out, func(spec string) bool { return strings.HasSuffix(spec, ":-") }) {
+		return &cliError{code: exitUsage, err: errors.New("--out to standard output, where --output json has its one document"),
+			hint: "copy it to a file"}
 	}
 	if o.stdin {
 		if req.Stdin, err = a.readStdin(); err != nil {
@@ -113,7 +119,7 @@ func runOnce(ctx context.Context, a *app, o runOptions, list []string, isCommand
 			return err
 		}
 	}
-	return execute(ctx, a, s, req, func() error { return copier.outAll(ctx, o.out) })
+	return a.execute(ctx, execution{session: s, req: req, kept: o.keep, after: func() error { return copier.outAll(ctx, o.out) }})
 }
 
 // request is the command to run, and the local script that it needs or "".
@@ -181,28 +187,32 @@ func (a *app) deleteAfter(ctx context.Context, s *client.Session) {
 	}
 }
 
-// execute runs a command, passes its output through, calls after, and returns
-// the command's exit code as an error of its own kind.
-func execute(ctx context.Context, a *app, s *client.Session, req client.ExecRequest, after func() error) error {
-	res, err := s.Execute(ctx, req)
+// execution is a command to run in a session.
+type execution struct {
+	session *client.Session
+	req     client.ExecRequest
+	// kept says that the session stays when the command has ended.
+	kept bool
+	// after is called then.
+	after func() error
+}
+
+// execute runs a command, passes its output through, and returns its exit code as
+// an error of its own kind.
+func (a *app) execute(ctx context.Context, e execution) error {
+	res, err := e.session.Execute(ctx, e.req)
 	if err != nil {
 		return err
 	}
-	if _, err := a.Stdout.Write(res.Stdout); err != nil {
-		return fmt.Errorf("write stdout: %w", err)
+	var id string
+	if e.kept {
+		id = e.session.ID
 	}
-	if _, err := a.Stderr.Write(res.Stderr); err != nil {
-		return fmt.Errorf("write stderr: %w", err)
-	}
-	// What PicoD adds, such as that the time was over, has no line end.
-	if n := len(res.Stderr); n > 0 && res.Stderr[n-1] != '\n' && isTerminal(a.Stderr) {
-		fmt.Fprintln(a.Stderr)
-	}
-	if res.StdoutTruncated || res.StderrTruncated {
-		fmt.Fprintln(a.Stderr, "agentcube: warning: the output was longer than what is kept; the middle is missing")
+	if err := a.passOutput(res, id); err != nil {
+		return err
 	}
 	code := commandExit(res)
-	if err := after(); err != nil {
+	if err := e.after(); err != nil {
 		if code == 0 || ctx.Err() != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -34,7 +35,7 @@ func TestScript(t *testing.T) {
 			env.Setenv("XDG_STATE_HOME", "")
 			env.Setenv("AGENTCUBE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("AGENTCUBE_TEMPLATE_DIR", filepath.Join(env.WorkDir, "templates"))
-			if name := filepath.Base(env.WorkDir); name == "script-sleep" || name == "script-given" {
+			if slices.Contains([]string{"script-sleep", "script-given", "script-exec"}, filepath.Base(env.WorkDir)) {
 				if err := servePlanes(env); err != nil {
 					return err
 				}

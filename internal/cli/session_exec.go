@@ -19,7 +19,8 @@ func newSessionExec(a *app) *cobra.Command {
 		Use:   "exec [flags] SESSION -- COMMAND [ARG...]",
 		Short: "Run a command in a session",
 		Long: "Exec runs a command and passes its output and exit code through; see\n" +
-			"\"agentcube help exit-codes\" for the codes of AgentCube itself. No shell is involved.",
+			"\"agentcube help exit-codes\" for the codes of AgentCube itself. No shell is involved.\n" +
+			"With --output json they are one document: exitCode, stdout, stderr, and what else is known.",
 		Args: func(cmd *cobra.Command, list []string) error {
 			if len(execCommand(list)) == 0 {
 				return usageError(cmd, errors.New("name a session and, after --, a command"))
@@ -49,7 +50,7 @@ func newSessionExec(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return execute(cmd.Context(), a, s, req, func() error { return nil })
+			return a.execute(cmd.Context(), execution{session: s, req: req, kept: true, after: func() error { return nil }})
 		},
 	}
 	a.passThrough(cmd)
