@@ -13,9 +13,10 @@ func newTemplatePrepare(a *app) *cobra.Command {
 		Use:   "prepare [NAMESPACE/]NAME",
 		Short: "Make what the sessions of a template begin from, before the first one asks",
 		Long: `Prepare asks the server to boot the template once, import its modules and keep that
-moment, from which every session is restored. The first session would do the same
-and wait for it. What is there already and still fits is not made again. Then it waits
-until the warm pool of the template, if it has one, is full.`,
+moment, from which every session is restored. The first session has the server do
+the same in the background; until it is done, sessions are booted, which takes
+longer. What is there already and still fits is not made again. Then it waits until
+the warm pool of the template, if it has one, is full.`,
 		Example: "  agentcube template prepare simple-codeinterpreter",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {

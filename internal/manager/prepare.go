@@ -22,7 +22,7 @@ const (
 
 // prepare answers POST /v1/templates/{namespace}/{name}/prepare: a stream of
 // api.PrepareStep, one JSON document a line. Whoever may create a session may
-// ask for it, as the first session does the same. What fails before the first
+// ask for it, as the first session has the same made. What fails before the first
 // step is answered like any other failure.
 func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, _ auth.Principal) error {
 	tmpl, err := m.template(Request{Kind: api.KindCodeInterpreter, CreateRequest: api.CreateRequest{
