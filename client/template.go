@@ -16,7 +16,8 @@ import (
 const maxPrepareAnswer = 4 << 20
 
 // PrepareTemplate makes what the sandboxes of a template begin from, unless it
-// is there, and returns when that is done; the first session would do the same.
+// is there, and returns when that is done; the first session has the same made in
+// the background.
 // It may take minutes and is bounded by ctx alone. progress, when not nil, is
 // told each step in words. ErrUnsupported where there is nothing to prepare.
 func (c *Client) PrepareTemplate(ctx context.Context, namespace, name string, progress func(step string)) error {

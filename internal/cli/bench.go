@@ -106,6 +106,8 @@ func newBench(a *app) *cobra.Command {
 	flags.StringVar(&o.limits, "limits", "", "fail when a ratio is above its limit in this JSON `file`")
 	flags.StringVar(&o.file, "file", "", "write the JSON report to this `file`, too")
 	a.cfg.BindFlags(flags, "dataDir", "templateDir", "platform", "defaultImage")
+	a.completeFlag(cmd, "template", a.templateWords)
+	a.completeFlag(cmd, "warm-template", a.templateWords)
 	return cmd
 }
 

@@ -20,6 +20,8 @@ NAME" begins sessions from it, as often as wanted, also when this one has ended.
 is not used for a week, or as the server is set, is removed.`,
 		Example: "  agentcube session checkpoint $id loaded\n  again=$(agentcube session create --checkpoint loaded)",
 		Args:    args(cobra.ExactArgs(2)),
+
+		ValidArgsFunction: a.complete(1, a.sessionWords(living()...)),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			c, err := a.connect()
 			if err != nil {
@@ -86,6 +88,8 @@ func newCheckpointRm(a *app) *cobra.Command {
 		Aliases: []string{"delete"},
 		Short:   "Remove checkpoints; sessions that began from them stay",
 		Args:    args(cobra.MinimumNArgs(1)),
+
+		ValidArgsFunction: a.complete(anyNumber, a.checkpointWords),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			c, err := a.connect()
 			if err != nil {

@@ -163,6 +163,8 @@ func newImageRm(a *app) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Remove images, or names of images, by name or digest",
 		Args:    args(cobra.MinimumNArgs(1)),
+
+		ValidArgsFunction: a.complete(anyNumber, a.imageWords),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			store, err := a.images(cmd.Context())
 			if err != nil {

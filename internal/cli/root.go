@@ -84,6 +84,7 @@ func newRoot(a *app) *cobra.Command {
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log to stderr what is going on")
 	flags.BoolVar(&a.noProgress, "no-progress", false, "show no progress of long work")
 	a.cfg.BindFlags(flags, "tokenFile")
+	a.completeFlag(root, "output", func(context.Context) ([]string, error) { return []string{outputTable, outputJSON}, nil })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if a.output != outputTable && a.output != outputJSON {
 			bad := a.output

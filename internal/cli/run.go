@@ -67,6 +67,7 @@ document: exitCode, stdout, stderr, and what else is known.`,
 	flags.StringVarP(&o.workdir, "workdir", "w", "", "working `directory` of the command (default the workspace)")
 	flags.BoolVarP(&o.stdin, "stdin", "i", false, "read standard input to its end and hand it to the command")
 	flags.BoolVar(&o.keep, "keep", false, "keep the session and print its id to stderr")
+	a.completeFlag(cmd, "template", a.templateWords)
 	return cmd
 }
 

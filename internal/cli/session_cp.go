@@ -16,6 +16,8 @@ func newSessionCp(a *app) *cobra.Command {
 			"is standard input or output. A local name with a colon is written with ./ before it.",
 		Example: "  agentcube session cp data.csv $id:data.csv\n  agentcube session cp $id:summary.csv .",
 		Args:    args(cobra.ExactArgs(2)),
+
+		ValidArgsFunction: a.completeCopy,
 		RunE: func(cmd *cobra.Command, list []string) error {
 			fromID, from, fromRemote := remoteArg(list[0])
 			toID, to, toRemote := remoteArg(list[1])

@@ -66,5 +66,7 @@ func newSessionCreate(a *app) *cobra.Command {
 	flags.StringArrayVarP(&metadata, "metadata", "m", nil, "kept with the session, as `KEY=value`; may be repeated")
 	given.add(flags)
 	flags.StringVar(&idempotencyKey, "idempotency-key", "", "the same `key` gives the same session")
+	a.completeFlag(cmd, "template", a.templateWords)
+	a.completeFlag(cmd, "checkpoint", a.checkpointWords)
 	return cmd
 }

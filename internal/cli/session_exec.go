@@ -27,6 +27,7 @@ func newSessionExec(a *app) *cobra.Command {
 			}
 			return nil
 		},
+		ValidArgsFunction: a.complete(1, a.sessionWords(living()...)),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			req := client.ExecRequest{Command: execCommand(list), Timeout: timeout, WorkingDir: workdir}
 			if timeout <= 0 {

@@ -24,6 +24,8 @@ are, can only be forked by the program that holds the key.`,
 		Example: "  for id in $(agentcube session fork --count 3 $parent); do\n" +
 			"      agentcube session exec $id -- python3 attempt.py\n  done",
 		Args: args(cobra.ExactArgs(1)),
+
+		ValidArgsFunction: a.complete(1, a.sessionWords(living()...)),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			if count < 1 || count > client.MaxForks {
 				return &cliError{code: exitUsage, err: fmt.Errorf("--count %d is not from 1 to %d", count, client.MaxForks)}

@@ -11,6 +11,8 @@ func newSessionGet(a *app) *cobra.Command {
 		Use:   "get SESSION",
 		Short: "Show one session, ended or not",
 		Args:  args(cobra.ExactArgs(1)),
+
+		ValidArgsFunction: a.complete(1, a.sessionWords()),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			c, err := a.connect()
 			if err != nil {

@@ -20,6 +20,7 @@ func newSessionRm(a *app) *cobra.Command {
 			}
 			return nil
 		},
+		ValidArgsFunction: a.complete(anyNumber, a.sessionWords(living()...)),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			ctx := cmd.Context()
 			c, err := a.connect()

@@ -22,6 +22,8 @@ and so does "agentcube session resume". Connections and commands under way break
 off; what runs in the background goes on where it was. A session paused by its
 owner stays until its longest life is over.`,
 		Example: "  agentcube session pause $id\n  agentcube session exec $id -- echo awake again",
+
+		ValidArgsFunction: a.complete(anyNumber, a.sessionWords(api.StateRunning)),
 	}, "pause sessions", (*client.Client).PauseSession)
 }
 
@@ -31,6 +33,8 @@ func newSessionResume(a *app) *cobra.Command {
 		Short: "Wake paused sessions",
 		Long: `Resume wakes paused sessions, so that their next request need not wait for it. Every
 request to a paused session does the same by itself.`,
+
+		ValidArgsFunction: a.complete(anyNumber, a.sessionWords(api.StatePaused)),
 	}, "resume sessions", (*client.Client).ResumeSession)
 }
 

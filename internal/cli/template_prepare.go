@@ -19,6 +19,8 @@ longer. What is there already and still fits is not made again. Then it waits un
 the warm pool of the template, if it has one, is full.`,
 		Example: "  agentcube template prepare simple-codeinterpreter",
 		Args:    args(cobra.ExactArgs(1)),
+
+		ValidArgsFunction: a.complete(1, a.templateWords),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			namespace, name, err := templateName(list[0])
 			if err != nil {
