@@ -143,6 +143,9 @@ type Session struct {
 	Reason string `json:"reason,omitempty"`
 	Owner  string `json:"owner"`
 	Auth   Auth   `json:"auth"`
+	// Strict says that every request has to be signed for itself (method, path,
+	// session, body, once), and not only by the session's key.
+	Strict bool `json:"strict"`
 	// Isolation is what separates the sandbox from its host, as it really is:
 	// "gvisor" (systrap or kvm platform), "kata", "runc", "none".
 	Isolation string `json:"isolation"`
@@ -207,6 +210,7 @@ type Checkpoint struct {
 	TemplateName string    `json:"templateName"`
 	Owner        string    `json:"owner"`
 	Auth         Auth      `json:"auth"`
+	Strict       bool      `json:"strict"`
 	CreatedAt    time.Time `json:"createdAt"`
 	// ExpiresAt is when it is removed; every use moves it. Zero, and absent in
 	// JSON: never.

@@ -190,6 +190,10 @@ type call struct {
 	// session and key are set for the data plane; a nil key means managed.
 	session string
 	key     *rsa.PrivateKey
+	// inside is the path as the sandbox sees it, decoded: the key signs it.
+	inside string
+	// jti, when set, is the id of the token, which other signatures refer to.
+	jti string
 }
 
 // send makes the request. The caller closes the body of the answer, whose
@@ -240,7 +244,7 @@ func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
 	}
 	switch {
 	case in.key != nil:
-		token, err := signRequest(in.key, in.json, time.Now())
+		token, err := signRequest(in, time.Now())
 		if err != nil {
 			return nil, err
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"mime/multipart"
 	"net/http"
 	"net/url"
 	"path"
@@ -57,35 +56,19 @@ func (s *Session) Upload(ctx context.Context, remotePath string, r io.Reader, op
 	if opts.Size < SizeUnknown {
 		return File{}, fmt.Errorf("upload %s: size %d is negative", remotePath, opts.Size)
 	}
-	var frame bytes.Buffer
-	form := multipart.NewWriter(&frame)
-	err := form.WriteField("path", remotePath)
-	if err == nil {
-		err = form.WriteField("mode", fmt.Sprintf("%04o", mode))
-	}
-	if err == nil {
-		_, err = form.CreateFormFile("file", formName(remotePath))
-	}
-	head := frame.Len()
-	if err == nil {
-		err = form.Close()
-	}
+	in := s.invocation(http.MethodPost, "api/files")
+	form, err := newUploadForm(&in, remotePath, fmt.Sprintf("%04o", mode))
 	if err != nil {
 		return File{}, fmt.Errorf("upload %s: %w", remotePath, err)
 	}
-	// The form around the file is small and known; the file is streamed
-	// between its two halves.
-	before, after := frame.Bytes()[:head], frame.Bytes()[head:]
-	in := s.invocation(http.MethodPost, "api/files")
-	in.ctype = form.FormDataContentType()
 	in.length = SizeUnknown
 	if opts.Size != SizeUnknown {
-		in.length = int64(frame.Len()) + opts.Size
+		in.length = form.length() + opts.Size
 	}
 	ctx, watch := newStall(ctx, s.c.stall)
 	defer watch.end()
 	src := &source{r: r, left: opts.Size, exact: opts.Size != SizeUnknown, watch: watch}
-	in.body = io.MultiReader(bytes.NewReader(before), src, bytes.NewReader(after))
+	in.body = form.around(src)
 	var out File
 	if err := s.c.sendJSON(ctx, in, &out); err != nil {
 		// Not being able to read the file is no fault of the connection.
@@ -147,7 +130,8 @@ func (s *Session) WriteFile(ctx context.Context, remotePath string, content []by
 // error of reading means that the file is not complete. File.Size is
 // SizeUnknown when the server does not say.
 func (s *Session) Download(ctx context.Context, remotePath string) (io.ReadCloser, File, error) {
-	in := s.invocation(http.MethodGet, "api/files/"+escapePath(remotePath))
+	// Cleaned, as whoever carries the request may do it, and a signature is of one path.
+	in := s.invocation(http.MethodGet, "api/files/"+strings.TrimLeft(path.Clean(remotePath), "/"))
 	// Compression on the way would hide the size.
 	in.header = http.Header{"Accept-Encoding": {"identity"}}
 	ctx, watch := newStall(ctx, s.c.stall)
@@ -187,7 +171,7 @@ func (s *Session) ListFiles(ctx context.Context, dir string) ([]File, error) {
 // them. Dots are escaped by hand where they alone make an element, as "..",
 // left as it is, would be resolved on the way; PicoD decides about it.
 func escapePath(p string) string {
-	elems := strings.Split(strings.TrimLeft(p, "/"), "/")
+	elems := strings.Split(p, "/")
 	for i, e := range elems {
 		switch e {
 		case ".", "..":

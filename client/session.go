@@ -267,15 +267,15 @@ func sessionPath(id string) (string, error) {
 	return "/v1/sessions/" + url.PathEscape(id), nil
 }
 
-// invocation is a data-plane call to path below the session's own root.
+// invocation is a data-plane call to path, not encoded, below the session's own root.
 func (s *Session) invocation(method, path string) call {
 	kind := "code-interpreters"
 	if s.Info.Kind == api.KindAgentRuntime {
 		kind = "agent-runtimes"
 	}
 	return call{
-		method: method, base: s.c.router, session: s.ID, key: s.key,
+		method: method, base: s.c.router, session: s.ID, key: s.key, inside: "/" + path,
 		path: "/v1/namespaces/" + url.PathEscape(s.Info.Namespace) + "/" + kind + "/" +
-			url.PathEscape(s.Info.Name) + "/invocations/" + path,
+			url.PathEscape(s.Info.Name) + "/invocations/" + escapePath(path),
 	}
 }

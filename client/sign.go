@@ -13,13 +13,19 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/volcano-sh/agentcube/api"
 )
 
 // keyBits is the size of session keys.
 const keyBits = 2048
 
-// tokenLife is how long the signature of one request is valid.
-const tokenLife = 5 * time.Minute
+const (
+	// tokenLife is how long the signature of one request is valid.
+	tokenLife = 5 * time.Minute
+	// issuer is the "iss" of the tokens of all SDKs.
+	issuer = "sdk-client"
+)
 
 // NewKey makes a session key. CreateSession does so by itself; a caller that
 // makes keys ahead of time saves the tenth of a second that it may take.
@@ -45,19 +51,32 @@ func encodePublicKey(key *rsa.PrivateKey) (string, error) {
 	return base64.RawStdEncoding.EncodeToString(text), nil
 }
 
-// signRequest makes the token of one data-plane request. A JSON body is bound
-// by its hash; other requests have none.
-func signRequest(key *rsa.PrivateKey, body []byte, now time.Time) (string, error) {
-	claims := jwt.MapClaims{
-		"iss": "sdk-client",
-		"iat": now.Unix(),
-		"exp": now.Add(tokenLife).Unix(),
+// signRequest makes the token of one data-plane request, which is good for this
+// request to this session alone, once. A JSON body is bound by its hash; a form has
+// a signature of its own, see signForm.
+func signRequest(in call, now time.Time) (string, error) {
+	if in.jti == "" {
+		in.jti = rand.Text()
 	}
-	if body != nil {
-		sum := sha256.Sum256(body)
+	claims := jwt.MapClaims{
+		"iss": issuer, "iat": now.Unix(), "exp": now.Add(tokenLife).Unix(),
+		"jti": in.jti, "sid": in.session, "htm": in.method, "htu": api.RequestTarget(in.inside, in.query.Encode()),
+	}
+	if in.json != nil {
+		sum := sha256.Sum256(in.json)
 		claims["body_sha256"] = hex.EncodeToString(sum[:])
 	}
-	return sign(key, claims)
+	return sign(in.key, claims)
+}
+
+// signForm makes the field "signature" with which a form with a file ends. It
+// belongs to the token with the same jti; sum is the SHA-256 of the file. Its
+// length does not depend on what it says, but on jti, path and mode.
+func signForm(key *rsa.PrivateKey, jti, path, mode string, sum [sha256.Size]byte, now time.Time) (string, error) {
+	return sign(key, jwt.MapClaims{
+		"iss": issuer, "iat": now.Unix(), "exp": now.Add(tokenLife).Unix(),
+		"jti": jti, "path": path, "mode": mode, "content_sha256": hex.EncodeToString(sum[:]),
+	})
 }
 
 // signAgreement makes the api.HeaderSessionSignature of one request. path is

@@ -79,6 +79,11 @@ type CodeInterpreterSpec struct {
 	// cannot be had, no session is created. Added by this version.
 	// +optional
 	Isolation Isolation `json:"isolation,omitempty"`
+	// Strict sessions are bound to a key of their creator, and every request to one
+	// has to be signed for itself: method, path, session and body. Clients that
+	// cannot do that are refused. Added by this version.
+	// +optional
+	Strict bool `json:"strict,omitempty"`
 }
 
 // CodeInterpreterSandboxTemplate describes the sandbox of a CodeInterpreter.

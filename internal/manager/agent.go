@@ -24,6 +24,7 @@ type initRequest struct {
 	Env        map[string]string `json:"env,omitempty"`
 	SessionEnv map[string]string `json:"sessionEnv,omitempty"`
 	Files      []initFile        `json:"files,omitempty"`
+	Strict     bool              `json:"strict,omitempty"`
 }
 
 type initFile struct {
@@ -34,10 +35,11 @@ type initFile struct {
 
 // initAnswer is what PicoD says to it.
 type initAnswer struct {
-	// Variables and Files count what it has taken of SessionEnv and Files; those
-	// of before know neither.
-	Variables int `json:"variables"`
-	Files     int `json:"files"`
+	// Variables and Files count what it has taken of SessionEnv and Files, Strict says
+	// that it is strict; those of before know none of them.
+	Variables int  `json:"variables"`
+	Files     int  `json:"files"`
+	Strict    bool `json:"strict"`
 	// Reason is a stable word for a refusal, and File the file that is the cause.
 	Reason string `json:"reason"`
 	File   *int   `json:"file"`
@@ -76,7 +78,7 @@ func (m *Manager) signOffer(rec session.Session, g given) (token string, body []
 		}
 		mode, key = auth.InitManaged, pem
 	}
-	in := initRequest{SessionID: rec.ID, Metadata: rec.Metadata, Env: rec.Env, SessionEnv: g.env}
+	in := initRequest{SessionID: rec.ID, Metadata: rec.Metadata, Env: rec.Env, SessionEnv: g.env, Strict: rec.Strict}
 	for _, f := range g.files {
 		in.Files = append(in.Files, initFile{Path: f.Path, Content: f.Content, Mode: permissions(f)})
 	}
@@ -99,10 +101,11 @@ func (m *Manager) initAgent(ctx context.Context, p plan, o *offer) error {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.InitTimeout)
 	defer cancel()
 	status, answer, err := m.postInit(ctx, p.record.SandboxID, o.token, o.body)
+	taken := answer.Variables == len(p.given.env) && answer.Files == len(p.given.files) && answer.Strict == p.record.Strict
 	switch {
 	case err != nil:
 		return initFailed(err)
-	case status == http.StatusOK && answer.Variables == len(p.given.env) && answer.Files == len(p.given.files):
+	case status == http.StatusOK && taken:
 		return nil
 	case status == http.StatusOK && p.record.Checkpoint != "":
 		// Its PicoD is as old as what it began from.
@@ -112,7 +115,8 @@ func (m *Manager) initAgent(ctx context.Context, p plan, o *offer) error {
 	case answer.File != nil && *answer.File >= 0 && *answer.File < len(p.given.files):
 		return notWritten(*answer.File, answer.Reason)
 	}
-	return initFailed(fmt.Errorf("init request answered with status %d, %d variables and %d files", status, answer.Variables, answer.Files))
+	return initFailed(fmt.Errorf("init request answered with status %d, %d variables, %d files, strict %v",
+		status, answer.Variables, answer.Files, answer.Strict))
 }
 
 func initFailed(err error) *api.Error {

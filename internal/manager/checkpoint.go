@@ -75,7 +75,7 @@ func checkpointOf(rec session.Session, name string, saved sandbox.Snapshot, now 
 		Owner: rec.Owner, Name: name, Snapshot: saved.Name, SizeBytes: saved.SizeBytes, CreatedAt: now, UsedAt: now,
 		SessionID: rec.ID, Kind: d.kind, Namespace: d.namespace, Template: d.name, Auth: rec.Auth,
 		EntryPoints: d.entryPoints, IdleTimeout: d.idleTimeout, PauseAfter: d.pauseAfter,
-		MaxDuration: d.maxDuration, MemoryBytes: d.memory, Env: d.env,
+		MaxDuration: d.maxDuration, MemoryBytes: d.memory, Env: d.env, Strict: d.strict,
 	}
 }
 

@@ -27,6 +27,7 @@ type mold struct {
 	maxDuration             time.Duration
 	memory                  int64
 	env                     map[string]string
+	strict                  bool
 	// parent and checkpoint say which session or checkpoint it was, if any.
 	parent, checkpoint string
 }
@@ -35,7 +36,7 @@ func moldOfTemplate(t template.Template) mold {
 	return mold{
 		kind: t.Kind, namespace: t.Namespace, name: t.Name, entryPoints: entryPoints("", t.Ports),
 		idleTimeout: t.IdleTimeout, pauseAfter: t.PauseAfter, maxDuration: t.MaxDuration,
-		memory: t.Resources.MemoryBytes, env: t.Env,
+		memory: t.Resources.MemoryBytes, env: t.Env, strict: t.Strict,
 	}
 }
 
@@ -45,7 +46,7 @@ func moldOfSession(s session.Session) mold {
 		idleTimeout: s.IdleTimeout, pauseAfter: s.PauseAfter,
 		// Sessions of before copies were known tell only their own life.
 		maxDuration: cmp.Or(s.MaxDuration, s.ExpiresAt.Sub(s.CreatedAt)),
-		memory:      s.MemoryBytes, env: s.Env, parent: s.ID,
+		memory:      s.MemoryBytes, env: s.Env, strict: s.Strict, parent: s.ID,
 	}
 }
 
@@ -53,7 +54,7 @@ func moldOfCheckpoint(c session.Checkpoint) mold {
 	return mold{
 		kind: c.Kind, namespace: c.Namespace, name: c.Template, entryPoints: c.EntryPoints,
 		idleTimeout: c.IdleTimeout, pauseAfter: c.PauseAfter, maxDuration: c.MaxDuration,
-		memory: c.MemoryBytes, env: c.Env, checkpoint: c.Name,
+		memory: c.MemoryBytes, env: c.Env, strict: c.Strict, checkpoint: c.Name,
 	}
 }
 
@@ -66,7 +67,7 @@ func (d mold) record(owner string, kind api.Auth, publicKey string, ttl int64, m
 		SandboxID: SandboxID(id), EntryPoints: rehost(d.entryPoints, SandboxID(id)),
 		IdleTimeout: d.idleTimeout, PauseAfter: d.pauseAfter, CreatedAt: now, LastActivity: now,
 		ExpiresAt: now.Add(lifetime(ttl, d.maxDuration)), Metadata: metadata,
-		MaxDuration: d.maxDuration, MemoryBytes: d.memory, Env: d.env,
+		MaxDuration: d.maxDuration, MemoryBytes: d.memory, Env: d.env, Strict: d.strict,
 		Parent: d.parent, Checkpoint: d.checkpoint,
 	}
 }

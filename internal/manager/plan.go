@@ -190,6 +190,9 @@ func authOf(tmpl template.Template, publicKey string) (api.Auth, error) {
 	switch {
 	case tmpl.AuthMode == template.AuthNone && publicKey != "":
 		return "", keyUnchecked()
+	case tmpl.Strict && publicKey == "":
+		return "", invalid("publicKey is required: the template is strict, so that nobody but its creator can use a session").
+			WithHint("use the SDK, which makes a key for each session, or another template")
 	case tmpl.AuthMode == template.AuthNone:
 		return api.AuthNone, nil
 	case publicKey != "":

@@ -66,6 +66,7 @@ type agents struct {
 	bodies map[string]string
 	status int    // answers /init with it when not zero
 	answer string // and with this body, if there is one
+	lax    bool   // knows nothing of strict sessions
 }
 
 func (a *agents) serve(spec sandbox.Spec) map[uint16]http.Handler {
@@ -98,10 +99,11 @@ func (a *agents) init(spec sandbox.Spec, w http.ResponseWriter, r *http.Request)
 	var in struct {
 		SessionEnv map[string]string
 		Files      []any
+		Strict     bool
 	}
 	_ = json.Unmarshal(body, &in)
 	a.claims[spec.ID], a.bodies[spec.ID] = claims, string(body)
-	_, _ = fmt.Fprintf(w, `{"message":"ok","variables":%d,"files":%d}`, len(in.SessionEnv), len(in.Files))
+	_, _ = fmt.Fprintf(w, `{"message":"ok","variables":%d,"files":%d,"strict":%v}`, len(in.SessionEnv), len(in.Files), in.Strict && !a.lax)
 }
 
 // world is a machine with a store, on which managers come and go.

@@ -210,13 +210,19 @@ func TestInit(t *testing.T) {
 	b.get("/api/files?path=.").expect(t, 401, "Invalid token", "INVALID_TOKEN")
 	b.key = sessionKey()
 	b.send("GET", "/api/files?path=.", b.bearer(jwt.MapClaims{"sid": "s2"}), nil).expect(t, 401, "Invalid token", "INVALID_TOKEN")
-	// Two equal requests within a second carry the same token: not a replay.
-	same := b.bearer(jwt.MapClaims{"sid": "s1", "jti": "twice"})
+	// Two equal requests within a second carry the same token: not a replay, unless
+	// it has a name.
+	same := b.bearer(jwt.MapClaims{"sid": "s1"})
 	for range 2 {
 		if got := b.send("GET", "/api/files?path=.", same, nil); got.StatusCode != 200 {
 			t.Errorf("refused: %s", got.body)
 		}
 	}
+	once := b.bearer(jwt.MapClaims{"jti": "once"})
+	if got := b.send("GET", "/api/files?path=.", once, nil); got.StatusCode != 200 {
+		t.Errorf("refused: %s", got.body)
+	}
+	b.send("GET", "/api/files?path=.", once, nil).expect(t, 401, "Invalid token", "INVALID_TOKEN")
 }
 
 // TestInitUnsignedBody: what older control planes send means nothing.
@@ -237,11 +243,11 @@ func TestInitTooLarge(t *testing.T) {
 	token := sign(t, jwt.SigningMethodRS256, bootstrapKey(), jwt.MapClaims{
 		"sessionId": "s1", "purpose": "sandbox_init", "session_public_key": rawKey(t, &sessionKey().PublicKey),
 	})
-	long := strings.Repeat(" ", 1<<20+1)
+	long := strings.Repeat(" ", maxInitBody+1)
 	for name, body := range map[string]io.Reader{"told": strings.NewReader(long), "not told": io.MultiReader(strings.NewReader(long))} {
 		got := b.send("POST", "/init", map[string]string{"Authorization": "Bearer " + token}, body)
 		got.expect(t, 413, "request body too large", "BODY_TOO_LARGE")
-		if detail := got.json(t)["detail"]; detail != "maximum allowed size is 1048576 bytes" {
+		if detail := got.json(t)["detail"]; detail != "maximum allowed size is 8388608 bytes" {
 			t.Errorf("length %s: detail is %q", name, detail)
 		}
 	}

@@ -91,6 +91,11 @@ func (h *host) handle(line hostlink.Files, req hostlink.Request) error {
 		if req.Identity == nil {
 			return errors.New("identity is missing")
 		}
+		// A line that was attached later may be that of a program which is root in the
+		// sandbox, as a template can have it.
+		if line != h.base {
+			return errors.New("identities are taken on the first line alone")
+		}
 		return h.srv.assume(*req.Identity)
 	case hostlink.OpPrepare:
 		return h.prepare(line, req.Complete)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -84,4 +85,31 @@ func TestBaseIsWatchedForEachSnapshot(t *testing.T) {
 		}
 		_ = ours.Close()
 	}
+}
+
+// TestIdentityOnFirstLine: a program that is root in the sandbox can attach a line;
+// it must not become the host by which PicoD forgets its session's key.
+func TestIdentityOnFirstLine(t *testing.T) {
+	host, base := newLine(t)
+	srv := start(t, nil).srv
+	srv.cfg.Host = &base
+	h, err := srv.startHost(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	defer host.Close()
+	ours, theirs := newLine(t)
+	defer ours.Close()
+	defer theirs.Close()
+	h.wg.Go(func() { h.serveControl(theirs) })
+	attached := hostlink.NewControl(ours.Control())
+	err = attached.Call(t.Context(), hostlink.Request{Op: hostlink.OpAssume, Identity: &hostlink.Identity{SandboxID: "mine"}})
+	if err == nil || !strings.Contains(err.Error(), "first line") {
+		t.Errorf("assume on a line that was attached: %v", err)
+	}
+	if id := srv.gate.SandboxID(); id == "mine" {
+		t.Error("the sandbox has become another one")
+	}
+	_ = attached.Close()
 }

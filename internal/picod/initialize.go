@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
 )
 
@@ -23,6 +24,8 @@ type initRequest struct {
 	SessionEnv map[string]string `json:"sessionEnv"`
 	// Files are written before the session begins.
 	Files []initFile `json:"files"`
+	// Strict sessions take no tokens but those that are bound to their request.
+	Strict bool `json:"strict"`
 }
 
 type initFile struct {
@@ -37,6 +40,8 @@ type initResponse struct {
 	// control plane tells this from a PicoD that knew neither.
 	Variables int `json:"variables,omitempty"`
 	Files     int `json:"files,omitempty"`
+	// Strict says that it takes bound tokens alone from now on.
+	Strict bool `json:"strict,omitempty"`
 }
 
 // initialize locks PicoD to a session key. The files of the session come first:
@@ -53,12 +58,12 @@ func (q *request) initialize() *problem {
 	if p := q.writeFiles(in.Files); p != nil {
 		return p
 	}
-	if err := q.gate.Accept(offer, token.Given{Env: in.Env, Own: in.SessionEnv, Metadata: in.Metadata}); err != nil {
+	if err := q.gate.Accept(offer, token.Given{Env: in.Env, Own: in.SessionEnv, Metadata: in.Metadata, Strict: in.Strict}); err != nil {
 		return refused(err)
 	}
 	q.log.Info("session initialized", "requestId", q.id)
 	q.reply(http.StatusOK, false, initResponse{
-		Message: "Server initialized successfully", Variables: len(in.SessionEnv), Files: len(in.Files),
+		Message: "Server initialized successfully", Variables: len(in.SessionEnv), Files: len(in.Files), Strict: in.Strict,
 	})
 	return nil
 }
@@ -130,7 +135,9 @@ func (q *request) writeFile(f initFile, seen map[string]bool) *problem {
 
 // authorize verifies the token of a request to the API.
 func (q *request) authorize() (token.Claims, *problem) {
-	claims, err := q.gate.Authorize(q.r.Header.Get("Authorization"))
+	claims, err := q.gate.Authorize(q.r.Header.Get("Authorization"), token.Request{
+		Method: q.r.Method, Target: api.RequestTarget(q.r.URL.Path, q.r.URL.RawQuery),
+	})
 	if err != nil {
 		return claims, refused(err)
 	}

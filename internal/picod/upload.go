@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/picod/jail"
+	"github.com/volcano-sh/agentcube/internal/picod/token"
 )
 
 const (
@@ -111,8 +112,11 @@ type form struct {
 	q          *request
 	body       *boundedBody
 	path, mode string
+	signature  string // of the form, by the session's key
+	signed     bool   // there has to be one
 	rel        string
 	file       *jail.Pending
+	content    hash.Hash // of the file, if it is signed
 }
 
 // uploadMultipart streams the file part to a temporary file, and puts it in its
@@ -122,7 +126,7 @@ func (q *request) uploadMultipart() *problem {
 	if p != nil {
 		return p
 	}
-	f := &form{q: q, body: &boundedBody{from: q.r.Body, left: q.limit(), sum: sha256.New(), hashed: claims.HasBody}}
+	f := &form{q: q, signed: claims.SignedForm(), content: sha256.New(), body: &boundedBody{from: q.r.Body, left: q.limit(), sum: sha256.New(), hashed: claims.HasBody}}
 	defer func() {
 		if f.file != nil {
 			f.file.Discard()
@@ -136,8 +140,8 @@ func (q *request) uploadMultipart() *problem {
 	if p := f.receive(parts); p != nil {
 		return p
 	}
-	if err := claims.CheckBody(hex.EncodeToString(f.body.sum.Sum(nil))); err != nil {
-		return refused(err)
+	if p := f.verify(claims); p != nil {
+		return p
 	}
 	if f.path == "" {
 		return fault(http.StatusBadRequest, "MISSING_PATH", "Missing 'path' field")
@@ -146,6 +150,25 @@ func (q *request) uploadMultipart() *problem {
 		return fault(http.StatusBadRequest, "MISSING_FILE", "Failed to get file: no 'file' field in the form")
 	}
 	return q.commit(f.file, f.rel, f.mode)
+}
+
+// verify checks that the form is the one that was signed.
+func (f *form) verify(claims token.Claims) *problem {
+	var err error
+	switch {
+	case !f.signed:
+		err = claims.CheckBody(hex.EncodeToString(f.body.sum.Sum(nil)))
+	case f.signature == "":
+		return refused(fmt.Errorf("%w: JWT verification failed: the form has no field %q", token.ErrInvalidToken, "signature"))
+	default:
+		err = f.q.gate.VerifyForm(claims, f.signature, token.Content{
+			Path: f.path, Mode: f.mode, SHA256: hex.EncodeToString(f.content.Sum(nil)),
+		})
+	}
+	if err != nil {
+		return refused(err)
+	}
+	return nil
 }
 
 // receive takes all parts, and the rest of the body, so that its hash is known.
@@ -183,6 +206,8 @@ func (f *form) take(part *multipart.Part) *problem {
 		}
 	case name == "mode" && f.mode == "":
 		f.mode, err = f.field(part)
+	case name == "signature" && f.signature == "":
+		f.signature, err = f.field(part)
 	default:
 		_, err = io.Copy(io.Discard, part)
 	}
@@ -213,7 +238,11 @@ func (f *form) takeFile(part io.Reader) *problem {
 	}
 	// The parts of a form come in pieces of 4 KiB at most, and each write is a
 	// system call.
-	to := bufio.NewWriterSize(fileWriter{f.file}, copySize)
+	var into io.Writer = fileWriter{f.file}
+	if f.signed {
+		into = io.MultiWriter(into, f.content)
+	}
+	to := bufio.NewWriterSize(into, copySize)
 	_, err = io.Copy(struct{ io.Writer }{to}, part)
 	if err == nil {
 		err = to.Flush()

@@ -40,6 +40,7 @@ type Checkpoint struct {
 	MaxDuration time.Duration     `json:"maxDuration"`
 	MemoryBytes int64             `json:"memoryBytes"`
 	Env         map[string]string `json:"env,omitempty"`
+	Strict      bool              `json:"strict,omitempty"`
 }
 
 // API is the checkpoint as the native API shows it, with the times that the
@@ -48,7 +49,7 @@ type Checkpoint struct {
 func (c Checkpoint) API(clock *Clock, retention time.Duration) api.Checkpoint {
 	out := api.Checkpoint{
 		Name: c.Name, SessionID: c.SessionID, Kind: c.Kind, Namespace: c.Namespace, TemplateName: c.Template,
-		Owner: c.Owner, Auth: c.Auth, CreatedAt: clock.Wall(c.CreatedAt), SizeBytes: c.SizeBytes,
+		Owner: c.Owner, Auth: c.Auth, Strict: c.Strict, CreatedAt: clock.Wall(c.CreatedAt), SizeBytes: c.SizeBytes,
 	}
 	if retention > 0 {
 		out.ExpiresAt = clock.Wall(c.UsedAt.Add(retention))

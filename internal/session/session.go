@@ -43,6 +43,8 @@ type Session struct {
 	// PausedAt and PausedBy are set while the session is paused.
 	PausedAt time.Time `json:"pausedAt,omitzero"`
 	PausedBy PausedBy  `json:"pausedBy,omitempty"`
+	// Strict: requests have to be signed for themselves.
+	Strict bool `json:"strict,omitempty"`
 	// Parent is the session that this one was forked from, Checkpoint the name
 	// of the checkpoint it was made from.
 	Parent     string `json:"parent,omitempty"`
@@ -105,7 +107,7 @@ func (s Session) API(clock *Clock) api.Session {
 	out := api.Session{
 		SessionID: s.ID, Kind: s.Kind, Namespace: s.Namespace, Name: s.Name,
 		State: s.State, Fate: s.Fate, Reason: s.Reason,
-		Owner: s.Owner, Auth: s.Auth, Isolation: s.Isolation, SandboxID: s.SandboxID,
+		Owner: s.Owner, Auth: s.Auth, Strict: s.Strict, Isolation: s.Isolation, SandboxID: s.SandboxID,
 		IdleTimeoutSeconds: s.IdleTimeout.Seconds(),
 		CreatedAt:          clock.Wall(s.CreatedAt), ExpiresAt: clock.Wall(s.ExpiresAt), LastActivityAt: clock.Wall(s.LastActivity),
 		Metadata: s.Metadata, Parent: s.Parent, Checkpoint: s.Checkpoint,

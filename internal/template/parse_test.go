@@ -105,13 +105,14 @@ func TestParse(t *testing.T) {
   warmPoolSize: 3
   authMode: picod
   isolation: gvisor
+  strict: true
   needInitialization: false
 `, func(t *template.Template) {
 			t.Ports = []template.Port{{Name: "jupyter", Path: "/jupyter", Protocol: "HTTPS", Port: 8888}, {Path: "/", Protocol: "HTTP", Port: 8080}}
 			t.Labels = map[string]string{"team": "a", "example.org/x": "1"}
 			t.Env = map[string]string{"A": "2", "B": ""}
 			t.Resources = sandbox.Resources{CPUMillis: 250, MemoryBytes: 64 << 20, DiskBytes: 1e9, Processes: 10}
-			t.RunAsRoot, t.WarmPoolSize, t.MinIsolation = true, 3, "gvisor"
+			t.RunAsRoot, t.Strict, t.WarmPoolSize, t.MinIsolation = true, true, 3, "gvisor"
 			t.IdleTimeout, t.MaxDuration, t.PauseAfter = 90*time.Second, 90*time.Minute, 30*time.Second
 			t.Preload = []string{"numpy", "xml.etree.ElementTree"}
 		}},

@@ -48,6 +48,10 @@ func (r resolver) codeInterpreter(ci *v1alpha1.CodeInterpreter) Template {
 	default:
 		r.bad("spec.authMode", "must be picod or none, is %q", ci.Spec.AuthMode)
 	}
+	t.Strict = ci.Spec.Strict
+	if t.Strict && t.AuthMode == AuthNone {
+		r.bad("spec.strict", "needs authMode picod: without PicoD nothing checks signatures")
+	}
 	if n := ci.Spec.WarmPoolSize; n != nil {
 		t.WarmPoolSize = int(*n)
 		if *n < 0 {

@@ -58,6 +58,9 @@ type Template struct {
 	// WarmPoolSize is how many sandboxes wait ready-made; 0 or more.
 	WarmPoolSize int
 	AuthMode     AuthMode
+	// Strict sessions need a key of their creator, and requests that are signed for
+	// themselves.
+	Strict bool
 
 	// Origin says where it was read from, as "file:line".
 	Origin string

@@ -57,6 +57,7 @@ type Gate struct {
 	mu      sync.RWMutex
 	cfg     Config // Assume changes it
 	used    *replays
+	since   time.Time // tokens that are used once are not older; zero: whatever they are
 	session *Session
 	key     *rsa.PublicKey
 	// inherited are the variables that the next session finds.
@@ -67,7 +68,9 @@ type Gate struct {
 type Claims struct {
 	BodySHA256 string // lowercase hex; "" if HasBody is false
 	HasBody    bool   // the token is for exactly one body
+	Bound      bool   // the token is for exactly one request
 	all        jwt.MapClaims
+	key        *rsa.PublicKey // that it was signed with
 }
 
 // New returns a Gate. Load it when it has a StateDir.
@@ -102,7 +105,7 @@ func (g *Gate) Assume(id Identity) error {
 	if g.session != nil {
 		g.inherited = g.session.Own
 	}
-	g.session, g.key, g.used = nil, nil, newReplays(maxTokens)
+	g.session, g.key, g.used, g.since = nil, nil, newReplays(maxTokens), time.Time{}
 	return nil
 }
 
@@ -110,6 +113,7 @@ func (g *Gate) Assume(id Identity) error {
 type known struct {
 	cfg     Config
 	used    *replays
+	since   time.Time
 	session *Session
 	key     *rsa.PublicKey
 }
@@ -117,20 +121,20 @@ type known struct {
 func (g *Gate) known() known {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return known{g.cfg, g.used, g.session, g.key}
+	return known{g.cfg, g.used, g.since, g.session, g.key}
 }
+
+// SandboxID is the sandbox that init tokens have to be for; "" means any.
+func (g *Gate) SandboxID() string { return g.known().cfg.SandboxID }
 
 // Session returns the session that PicoD is locked to, or nil.
 func (g *Gate) Session() *Session { return g.known().session }
 
 // Authorize verifies the Authorization header of a request to the API. The
 // caller must still compare the body with the returned claims.
-func (g *Gate) Authorize(header string) (Claims, error) {
+func (g *Gate) Authorize(header string, req Request) (Claims, error) {
 	now := g.known()
-	key := now.key
-	if key == nil {
-		key = now.cfg.Router
-	}
+	key := now.signer()
 	if key == nil {
 		return Claims{}, ErrNotInitialized
 	}
@@ -138,14 +142,16 @@ func (g *Gate) Authorize(header string) (Claims, error) {
 	if err != nil {
 		return Claims{}, err
 	}
-	if err := now.bind(claims); err != nil {
+	claims.Bound = claims.isBound()
+	if err := now.bind(claims, req); err != nil {
 		return Claims{}, err
 	}
 	return claims, nil
 }
 
-// bind checks that a token is for this session and was not used before.
-func (k known) bind(c Claims) error {
+// bind checks that a token is for this session, for this request if it says so,
+// and was not used before.
+func (k known) bind(c Claims, req Request) error {
 	id, routed := k.cfg.SessionID, true
 	if k.session != nil {
 		id, routed = k.session.ID, k.session.Mode == Managed
@@ -156,9 +162,19 @@ func (k known) bind(c Claims) error {
 	if sid, ok := c.all["sid"]; ok && id != "" && sid != id {
 		return invalid("token is for another session")
 	}
+	if c.Bound {
+		if err := c.checkBound(req, id); err != nil {
+			return err
+		}
+	} else if k.session != nil && k.session.Strict {
+		return invalid("the session is strict: sign jti, htm, htu, sid and body_sha256")
+	}
 	jti, ok := c.all["jti"]
-	if !ok || !routed {
+	if !ok {
 		return nil
+	}
+	if err := k.refuseOld(c); err != nil {
+		return err
 	}
 	name, isText := jti.(string)
 	if !isText || name == "" {
@@ -184,7 +200,7 @@ func (g *Gate) verify(header string, key *rsa.PublicKey) (Claims, error) {
 	if _, err := g.parser.ParseWithClaims(parts[1], all, func(*jwt.Token) (any, error) { return key, nil }); err != nil {
 		return Claims{}, invalid(err.Error())
 	}
-	c := Claims{all: all}
+	c := Claims{all: all, key: key}
 	if hash, ok := all["body_sha256"]; ok {
 		if c.BodySHA256, ok = hash.(string); !ok || len(c.BodySHA256) != 64 {
 			return Claims{}, invalid("body_sha256 is not a SHA-256 in hex")
@@ -196,6 +212,9 @@ func (g *Gate) verify(header string, key *rsa.PublicKey) (Claims, error) {
 
 // CheckBody compares the hash of a body with what its token was signed for.
 func (c Claims) CheckBody(sum string) error {
+	if c.Bound && !c.HasBody {
+		return invalid("body_sha256 is missing")
+	}
 	if c.HasBody && c.BodySHA256 != sum {
 		return invalid("body_sha256 does not match the body")
 	}

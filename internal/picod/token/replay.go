@@ -1,31 +1,36 @@
 package token
 
 import (
+	"crypto/sha256"
 	"sync"
 	"time"
 )
 
-// maxTokens bounds the memory of used tokens.
-const maxTokens = 100_000
+// maxTokens bounds the memory of used tokens, each of which takes some 60 bytes
+// for the few minutes that it is valid.
+const maxTokens = 200_000
 
-// replays remembers the names of used tokens for as long as they are valid.
+// replays remembers the used tokens for as long as they are valid, by half of the
+// SHA-256 of their names, so that each takes the same.
 type replays struct {
 	mu    sync.Mutex
 	max   int
-	until map[string]time.Time
+	until map[[16]byte]int64 // in Unix seconds
 	swept time.Time
 }
 
-func newReplays(limit int) *replays { return &replays{max: limit, until: map[string]time.Time{}} }
+func newReplays(limit int) *replays { return &replays{max: limit, until: map[[16]byte]int64{}} }
 
 // use notes one use, or says that there was one before.
 func (r *replays) use(name string, now, until time.Time) error {
 	if len(name) > 256 {
 		return invalid("jti is too long")
 	}
+	sum := sha256.Sum256([]byte(name))
+	id := [16]byte(sum[:])
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, seen := r.until[name]; seen {
+	if _, seen := r.until[id]; seen {
 		return invalid("token was used before")
 	}
 	if len(r.until) >= r.max || now.Sub(r.swept) > time.Minute {
@@ -34,7 +39,7 @@ func (r *replays) use(name string, now, until time.Time) error {
 	if len(r.until) >= r.max {
 		return ErrTooManyTokens
 	}
-	r.until[name] = until
+	r.until[id] = until.Unix() + 1
 	return nil
 }
 
@@ -45,9 +50,9 @@ func (r *replays) sweep(now time.Time) {
 		return
 	}
 	r.swept = now
-	for name, until := range r.until {
-		if now.After(until) {
-			delete(r.until, name)
+	for id, until := range r.until {
+		if now.Unix() > until {
+			delete(r.until, id)
 		}
 	}
 }

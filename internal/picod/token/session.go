@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // minKeyBits is the shortest RSA key that is accepted.
@@ -28,6 +29,8 @@ type Session struct {
 	// session of which it is a copy had of its own.
 	Own      map[string]string `json:"own,omitempty"`
 	Metadata map[string]any    `json:"metadata,omitempty"`
+	// Strict sessions take bound tokens alone.
+	Strict bool `json:"strict,omitempty"`
 }
 
 // Given is what a session is given with its key.
@@ -35,6 +38,7 @@ type Given struct {
 	Env      map[string]string // of its template
 	Own      map[string]string // of its own
 	Metadata map[string]any
+	Strict   bool // tokens have to be bound
 }
 
 // Offer is a verified init token that has not been accepted yet.
@@ -100,7 +104,7 @@ func (g *Gate) Accept(o *Offer, given Given) error {
 	if o.forSandbox != g.cfg.SandboxID {
 		return invalid("token is for another sandbox")
 	}
-	s.Metadata = given.Metadata
+	s.Metadata, s.Strict = given.Metadata, given.Strict
 	s.Own = over(g.inherited, given.Own)
 	s.Env = over(given.Env, s.Own)
 	if err := g.save(&s); err != nil {
@@ -168,7 +172,8 @@ func (g *Gate) Load() error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.session, g.key = &s, key
+	// What the earlier run has seen of tokens was in its memory.
+	g.session, g.key, g.since = &s, key, time.Now()
 	return nil
 }
 

@@ -25,7 +25,8 @@ const maxAgentBody = 8 << 20
 // Agent stands in for PicoD: GET /health, POST /init, which locks it to a
 // session key once, and what only requests signed with that key reach: files, by
 // POST /api/files with a JSON body and GET /api/files/{path}, and variables, by
-// POST /api/execute of printenv NAME.
+// POST /api/execute of printenv NAME. It checks signatures, but not, as PicoD does,
+// what they are for.
 type Agent struct {
 	spec   sandbox.Spec
 	routes *http.ServeMux
@@ -75,6 +76,7 @@ func (a *Agent) lock(w http.ResponseWriter, r *http.Request) {
 	}
 	var in struct {
 		Env, SessionEnv map[string]string
+		Strict          bool
 		Files           []struct {
 			Path    string
 			Content []byte
@@ -95,7 +97,7 @@ func (a *Agent) lock(w http.ResponseWriter, r *http.Request) {
 	for _, f := range in.Files {
 		a.files[f.Path] = f.Content
 	}
-	_, _ = fmt.Fprintf(w, `{"message":"ok","variables":%d,"files":%d}`, len(in.SessionEnv), len(in.Files))
+	_, _ = fmt.Fprintf(w, `{"message":"ok","variables":%d,"files":%d,"strict":%v}`, len(in.SessionEnv), len(in.Files), in.Strict)
 }
 
 // offered is the session key of an init request that the bootstrap key signed.
