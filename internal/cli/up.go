@@ -249,7 +249,7 @@ func (s *server) openDriver(ctx context.Context) (func() error, error) {
 	held := newHeldImages(s.images)
 	s.driver = gvisor.New(gvisor.Config{
 		DataDir: s.cfg.DataDir, Images: held, Platform: platform(ctx, s.cfg.Platform),
-		MemoryBudget: s.budget, SnapshotBudget: int64(s.cfg.SnapshotBudget), Logger: s.log,
+		MemoryBudget: s.budget, SnapshotBudget: int64(s.cfg.SnapshotBudget), Standby: s.cfg.Standby, Logger: s.log,
 	})
 	if err := s.driver.Open(ctx); err != nil {
 		return nil, fmt.Errorf("open gVisor driver: %w", err)

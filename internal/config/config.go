@@ -44,6 +44,9 @@ type Config struct {
 	// SnapshotBudget bounds what paused sessions, checkpoints and prepared
 	// templates take on disk together, in bytes; 0 means as much as the disk has.
 	SnapshotBudget Bytes
+	// Standby is for how many templates, those used last, a process of the sandbox
+	// kernel waits ready for the next start or resume; 0: none.
+	Standby int
 	// MaxSessionsPerOwner bounds the living sessions of one owner; 0 means no bound.
 	MaxSessionsPerOwner int
 	// MaxConcurrentRequests bounds requests in flight on /v1; 0 means no bound.

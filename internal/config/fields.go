@@ -58,6 +58,7 @@ func (c *Config) define(p paths) {
 	fs.StringVar(&c.Platform, key("platform"), "systrap", "how gVisor intercepts system calls: systrap, kvm, or auto for kvm where it works")
 	fs.IntVar(&c.MaxSandboxes, key("maxSandboxes"), 0, "most sandboxes at once; 0: as memory allows")
 	fs.Var(&c.MemoryBudget, key("memoryBudget"), "most memory that all sandboxes together may use, such as 8Gi; 0: 85 % of what the machine has")
+	fs.IntVar(&c.Standby, key("standby"), 2, "for how many templates, those used last, a process waits ready for the next start or resume, some 15 MiB each; 0: none")
 	fs.Var(&c.SnapshotBudget, key("snapshotBudget"), "most disk that paused sessions, checkpoints and prepared templates may take, such as 50Gi; 0: all but what is kept free")
 	fs.IntVar(&c.MaxSessionsPerOwner, key("maxSessionsPerOwner"), 0, "most living sessions of one owner; 0: no bound")
 	fs.IntVar(&c.MaxConcurrentRequests, key("maxConcurrentRequests"), 1000, "most requests in flight; 0: no bound")

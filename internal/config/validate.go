@@ -61,7 +61,7 @@ func (c *Config) Validate() error {
 	oneOf("logFormat", c.LogFormat, "text", "json")
 	oneOf("platform", c.Platform, "systrap", "kvm", "auto")
 	for key, n := range map[string]int64{
-		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget), "snapshotBudget": int64(c.SnapshotBudget),
+		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget), "snapshotBudget": int64(c.SnapshotBudget), "standby": int64(c.Standby),
 		"maxSessionsPerOwner": int64(c.MaxSessionsPerOwner), "maxConcurrentRequests": int64(c.MaxConcurrentRequests),
 		"maxParallelStarts": int64(c.MaxParallelStarts),
 	} {

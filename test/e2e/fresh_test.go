@@ -162,15 +162,33 @@ func createFrom(t *testing.T, srv *server, c *client.Client, opts client.CreateO
 // sandboxOf is the process of a session's sandbox.
 func (s *server) sandboxOf(t *testing.T, session string) int {
 	t.Helper()
+	pid, _ := s.placeOf(t, session)
+	return pid
+}
+
+// runOf is the folder in which a session runs.
+func (s *server) runOf(t *testing.T, session string) string {
+	t.Helper()
+	_, run := s.placeOf(t, session)
+	return run
+}
+
+func (s *server) placeOf(t *testing.T, session string) (pid int, run string) {
+	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(s.data, "sandboxes", "s-"+session, "record.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var rec struct{ At struct{ PID int } }
+	var rec struct {
+		At struct {
+			PID int
+			Run string
+		}
+	}
 	if err := json.Unmarshal(raw, &rec); err != nil || rec.At.PID == 0 {
 		t.Fatalf("record %s, %v", raw, err)
 	}
-	return rec.At.PID
+	return rec.At.PID, rec.At.Run
 }
 
 func preloaded(t *testing.T, s *client.Session) []string {

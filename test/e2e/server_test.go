@@ -228,7 +228,8 @@ func (s *server) log() string {
 // one begin from is there.
 func newServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	s := stoppedServer(t, flags...)
+	// Nothing is made ahead, so that what is on the machine can be counted.
+	s := stoppedServer(t, append([]string{"--standby", "0"}, flags...)...)
 	for _, shipped := range []string{client.DefaultTemplate, "my-interpreter"} {
 		s.template(t, shipped, "", "resources: {limits: {memory: 1Gi, ephemeral-storage: 2Gi}}")
 	}

@@ -29,7 +29,11 @@ type Config struct {
 	// SnapshotBudget bounds the disk, in bytes, that paused sandboxes and
 	// snapshots take together; 0 means as much as the disk has.
 	SnapshotBudget int64
-	Logger         *slog.Logger
+	// Standby is for how many frames, those used last, a process of gVisor's
+	// kernel waits ready for the next start or resume; 0 means for none. Each takes
+	// some 15 MiB.
+	Standby int
+	Logger  *slog.Logger
 }
 
 // Defaults for limits that a spec leaves open.

@@ -79,7 +79,7 @@ func TestConformance(t *testing.T) {
 // openDriverIn is openDriver for a cleanup, when the test's context has ended.
 func openDriverIn(t *testing.T, dir string, image testImage) *Driver {
 	t.Helper()
-	d := New(Config{DataDir: dir, Images: image})
+	d := New(Config{DataDir: dir, Images: image, Standby: 2})
 	if err := d.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -150,7 +150,7 @@ func sleepLoop(dir string, image testImage) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	d := New(Config{DataDir: dir, Images: image})
+	d := New(Config{DataDir: dir, Images: image, Standby: 2})
 	must := func(err error) {
 		if err != nil {
 			fmt.Fprintln(stderr, "sleep loop:", err)

@@ -32,7 +32,7 @@ func TestKillNine(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for round := range 12 {
 		acknowledged := killAfter(t, dir, image, time.Duration(rnd.Int64N(int64(400*time.Millisecond))))
-		d := New(Config{DataDir: dir, Images: image})
+		d := New(Config{DataDir: dir, Images: image, Standby: 2})
 		if err := d.Open(t.Context()); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
@@ -97,7 +97,7 @@ func crashLoop(dir string, image testImage) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	d := New(Config{DataDir: dir, Images: image})
+	d := New(Config{DataDir: dir, Images: image, Standby: 2})
 	fail := func(err error) {
 		fmt.Fprintln(stderr, "crash loop:", err)
 		os.Exit(1)

@@ -12,7 +12,7 @@ import (
 
 // stock is blank runs: processes of gVisor's kernel that have begun, and wait to
 // be told what they are. Making one takes a good part of a start or a resume. It
-// has one for each of the frames that were used last; it is filled by the pools,
+// has one for each of the Config.Standby frames that were used last; it is filled by the pools,
 // after them, and goes when AgentCube stops or is killed, as they do.
 type stock struct {
 	d *Driver
@@ -37,26 +37,25 @@ type blank struct {
 	ours hostlink.Files // the host's end of its line
 }
 
-const (
-	// stockSize is for how many frames there is a blank run. Each takes some
-	// 15 MiB.
-	stockSize = 2
-	// stockUnused is how long a frame is kept in mind.
-	stockUnused = 15 * time.Minute
-)
+// stockUnused is how long a frame is kept in mind.
+const stockUnused = 15 * time.Minute
 
 func newStock(d *Driver) *stock { return &stock{d: d, byKey: map[string]*shelf{}} }
 
 // expect says that a run of a frame may be wanted soon.
 func (s *stock) expect(f frame) {
-	if !f.agent() {
-		return // nobody in it could be told its host name
+	if !s.has(f) {
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shelf(f).used = time.Now()
 	s.d.pools.wake()
 }
+
+// has reports whether there are blank runs of a frame: where PicoD is not in it,
+// nobody could be told its host name.
+func (s *stock) has(f frame) bool { return s.d.cfg.Standby > 0 && f.agent() }
 
 func (s *stock) shelf(f frame) *shelf {
 	key := f.key(s.d.engine)
@@ -70,7 +69,7 @@ func (s *stock) shelf(f frame) *shelf {
 
 // take is a blank run for a frame, or nil.
 func (s *stock) take(f frame) *blank {
-	if !f.agent() {
+	if !s.has(f) {
 		return nil
 	}
 	s.mu.Lock()
@@ -122,7 +121,7 @@ func (s *stock) next() *shelf {
 	var missing *shelf
 	for i, h := range byUse {
 		switch {
-		case i >= stockSize || now.Sub(h.used) > stockUnused:
+		case i >= s.d.cfg.Standby || now.Sub(h.used) > stockUnused:
 			s.drop(h)
 			delete(s.byKey, h.key)
 		case h.blank == nil && missing == nil && !now.Before(h.after):
