@@ -146,6 +146,8 @@ type Session struct {
 	// Strict says that every request has to be signed for itself (method, path,
 	// session, body, once), and not only by the session's key.
 	Strict bool `json:"strict"`
+	// Secure says how to encrypt from end to end; nil where that is not possible.
+	Secure *Secure `json:"secure,omitempty"`
 	// Isolation is what separates the sandbox from its host, as it really is:
 	// "gvisor" (systrap or kvm platform), "kata", "runc", "none".
 	Isolation string `json:"isolation"`

@@ -3,7 +3,10 @@ package manager
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -40,6 +43,8 @@ type initAnswer struct {
 	Variables int  `json:"variables"`
 	Files     int  `json:"files"`
 	Strict    bool `json:"strict"`
+	// Certificate is PicoD's in this session, in PEM; those of before have none.
+	Certificate string `json:"certificate"`
 	// Reason is a stable word for a refusal, and File the file that is the cause.
 	Reason string `json:"reason"`
 	File   *int   `json:"file"`
@@ -93,10 +98,11 @@ func (m *Manager) signOffer(rec session.Session, g given) (token string, body []
 }
 
 // initAgent locks the PicoD of a new sandbox to the key of its session, the
-// client's or the Router's, and hands over what the session is given.
-func (m *Manager) initAgent(ctx context.Context, p plan, o *offer) error {
+// client's or the Router's, and hands over what the session is given. It returns the
+// certificate that PicoD has made for it, if it has.
+func (m *Manager) initAgent(ctx context.Context, p plan, o *offer) (certificate string, _ error) {
 	if o.err != nil {
-		return initFailed(o.err)
+		return "", initFailed(o.err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.InitTimeout)
 	defer cancel()
@@ -104,19 +110,38 @@ func (m *Manager) initAgent(ctx context.Context, p plan, o *offer) error {
 	taken := answer.Variables == len(p.given.env) && answer.Files == len(p.given.files) && answer.Strict == p.record.Strict
 	switch {
 	case err != nil:
-		return initFailed(err)
+		return "", initFailed(err)
 	case status == http.StatusOK && taken:
-		return nil
+		return answer.Certificate, checkCertificate(answer.Certificate, p.record.ID)
 	case status == http.StatusOK && p.record.Checkpoint != "":
 		// Its PicoD is as old as what it began from.
-		return api.Errorf(http.StatusGone, api.CodeCheckpointUnusable,
+		return "", api.Errorf(http.StatusGone, api.CodeCheckpointUnusable,
 			"the checkpoint is of a version of AgentCube that knew no env and files").
 			WithHint("leave them out, or make the checkpoint anew")
 	case answer.File != nil && *answer.File >= 0 && *answer.File < len(p.given.files):
-		return notWritten(*answer.File, answer.Reason)
+		return "", notWritten(*answer.File, answer.Reason)
 	}
-	return initFailed(fmt.Errorf("init request answered with status %d, %d variables, %d files, strict %v",
+	return "", initFailed(fmt.Errorf("init request answered with status %d, %d variables, %d files, strict %v",
 		status, answer.Variables, answer.Files, answer.Strict))
+}
+
+// checkCertificate refuses what no client could use.
+func checkCertificate(text, sessionID string) error {
+	if text == "" {
+		return nil
+	}
+	block, rest := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE" || len(rest) > 0 {
+		return initFailed(errors.New("the agent's certificate is not one in PEM"))
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err == nil {
+		err = certificate.VerifyHostname(api.SecureName(sessionID))
+	}
+	if err != nil {
+		return initFailed(fmt.Errorf("check the agent's certificate: %w", err))
+	}
+	return nil
 }
 
 func initFailed(err error) *api.Error {

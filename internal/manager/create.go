@@ -168,8 +168,9 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 	if err != nil {
 		return session.Session{}, driverError(err)
 	}
+	var certificate string
 	if key != nil {
-		if err := m.initAgent(ctx, p, key); err != nil {
+		if certificate, err = m.initAgent(ctx, p, key); err != nil {
 			return session.Session{}, err
 		}
 	}
@@ -187,6 +188,9 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 		}
 		s.State = api.StateRunning
 		s.Isolation = sb.Isolation
+		if m.cfg.EndToEnd {
+			s.Certificate = certificate
+		}
 		return nil
 	})
 	if err != nil {

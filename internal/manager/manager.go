@@ -52,6 +52,10 @@ type Config struct {
 	// else returns false. See router.Router.Hold.
 	HoldRequests func(sessionID string, idle bool) (release func(), ok bool)
 
+	// EndToEnd says that the Router carries encrypted connections to sandboxes, so
+	// that owners are offered it.
+	EndToEnd bool
+
 	// CreateTimeout bounds the making of a session, its pause and its resume;
 	// 0 means 2 min.
 	CreateTimeout time.Duration

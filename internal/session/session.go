@@ -43,6 +43,9 @@ type Session struct {
 	// PausedAt and PausedBy are set while the session is paused.
 	PausedAt time.Time `json:"pausedAt,omitzero"`
 	PausedBy PausedBy  `json:"pausedBy,omitempty"`
+	// Certificate is that of the PicoD of a session bound to a key, in PEM; "" when it
+	// has none.
+	Certificate string `json:"certificate,omitempty"`
 	// Strict: requests have to be signed for themselves.
 	Strict bool `json:"strict,omitempty"`
 	// Parent is the session that this one was forked from, Checkpoint the name
@@ -111,6 +114,9 @@ func (s Session) API(clock *Clock) api.Session {
 		IdleTimeoutSeconds: s.IdleTimeout.Seconds(),
 		CreatedAt:          clock.Wall(s.CreatedAt), ExpiresAt: clock.Wall(s.ExpiresAt), LastActivityAt: clock.Wall(s.LastActivity),
 		Metadata: s.Metadata, Parent: s.Parent, Checkpoint: s.Checkpoint,
+	}
+	if s.Certificate != "" {
+		out.Secure = &api.Secure{ServerName: api.SecureName(s.ID), Certificate: s.Certificate}
 	}
 	if s.State == api.StatePaused {
 		at := clock.Wall(s.PausedAt)
