@@ -72,7 +72,9 @@ func (q *request) execute() *problem {
 			fmt.Sprintf("too many commands at a time (limit %d), try again later", q.cfg.MaxConcurrent))
 	}
 	start := time.Now()
+	quiet := q.beat()
 	res := q.runner.Run(q.r.Context(), cmd)
+	quiet()
 	end := time.Now()
 	defer res.Release()
 	removed := q.remove(removals)

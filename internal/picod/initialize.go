@@ -42,6 +42,8 @@ type initResponse struct {
 	Files     int `json:"files,omitempty"`
 	// Strict says that it takes bound tokens alone from now on.
 	Strict bool `json:"strict,omitempty"`
+	// Certificate is the one, in PEM, that PicoD has for this session alone.
+	Certificate string `json:"certificate,omitempty"`
 }
 
 // initialize locks PicoD to a session key. The files of the session come first:
@@ -64,6 +66,7 @@ func (q *request) initialize() *problem {
 	q.log.Info("session initialized", "requestId", q.id)
 	q.reply(http.StatusOK, false, initResponse{
 		Message: "Server initialized successfully", Variables: len(in.SessionEnv), Files: len(in.Files), Strict: in.Strict,
+		Certificate: q.gate.CertificatePEM(),
 	})
 	return nil
 }
@@ -135,6 +138,11 @@ func (q *request) writeFile(f initFile, seen map[string]bool) *problem {
 
 // authorize verifies the token of a request to the API.
 func (q *request) authorize() (token.Claims, *problem) {
+	if q.r.TLS != nil {
+		if err := q.gate.CheckPeer(q.r.TLS); err != nil {
+			return token.Claims{}, refused(err)
+		}
+	}
 	claims, err := q.gate.Authorize(q.r.Header.Get("Authorization"), token.Request{
 		Method: q.r.Method, Target: api.RequestTarget(q.r.URL.Path, q.r.URL.RawQuery),
 	})

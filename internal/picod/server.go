@@ -163,6 +163,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		s.log.Info("serving", "address", l.Addr().String())
+		l := newSniffer(l, s.gate.TLS())
 		go func() { failed <- srv.Serve(l) }()
 	}
 	select {

@@ -2,6 +2,7 @@ package token
 
 import (
 	"crypto/rsa"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,6 +61,8 @@ type Gate struct {
 	since   time.Time // tokens that are used once are not older; zero: whatever they are
 	session *Session
 	key     *rsa.PublicKey
+	// certificate is PicoD's own in this session; nil when the Router signs for it.
+	certificate *tls.Certificate
 	// inherited are the variables that the next session finds.
 	inherited map[string]string
 }
@@ -105,7 +108,7 @@ func (g *Gate) Assume(id Identity) error {
 	if g.session != nil {
 		g.inherited = g.session.Own
 	}
-	g.session, g.key, g.used, g.since = nil, nil, newReplays(maxTokens), time.Time{}
+	g.session, g.key, g.used, g.since, g.certificate = nil, nil, newReplays(maxTokens), time.Time{}, nil
 	return nil
 }
 

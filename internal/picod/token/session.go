@@ -2,6 +2,7 @@ package token
 
 import (
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -107,11 +108,23 @@ func (g *Gate) Accept(o *Offer, given Given) error {
 	s.Metadata, s.Strict = given.Metadata, given.Strict
 	s.Own = over(g.inherited, given.Own)
 	s.Env = over(given.Env, s.Own)
+	certificate, err := certificateFor(&s)
+	if err != nil {
+		return err
+	}
 	if err := g.save(&s); err != nil {
 		return err
 	}
-	g.session, g.key, g.inherited = &s, o.key, nil
+	g.session, g.key, g.certificate, g.inherited = &s, o.key, certificate, nil
 	return nil
+}
+
+// certificateFor makes the certificate of a session, if its client can have one.
+func certificateFor(s *Session) (*tls.Certificate, error) {
+	if s.Mode != KeyBound || s.ID == "" {
+		return nil, nil
+	}
+	return newCertificate(s.ID)
 }
 
 // over lays variables over others.
