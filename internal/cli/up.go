@@ -39,7 +39,7 @@ const endTimeout = time.Minute
 func upSettings() []string {
 	return []string{
 		"listen", "allowNonLoopback", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
-		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "maxSessionsPerOwner",
+		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "standby", "snapshotBudget", "maxSessionsPerOwner",
 		"maxConcurrentRequests", "maxParallelStarts", "sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
 		"checkpointRetention", "keepSessions",
 	}
@@ -145,7 +145,7 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 			return err
 		}
 	}
-	s.web.Handler, s.web.OnDrain = s.handler(), s.stopping
+	s.web.Handler, s.web.OnDrain, s.web.OnTLS = s.handler(), s.stopping, s.router.Splice
 	served = true
 	return s.serve(ctx)
 }
@@ -289,7 +289,7 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 		MaxPerOwner: s.cfg.MaxSessionsPerOwner, MaxParallelStarts: s.cfg.MaxParallelStarts,
 		CheckpointRetention: s.cfg.CheckpointRetention,
 		HoldRequests:        func(id string, idle bool) (func(), bool) { return s.router.Hold(id, idle) },
-		KeepSessions:        s.cfg.KeepSessions,
+		KeepSessions:        s.cfg.KeepSessions, EndToEnd: true,
 	})
 	s.router = router.New(router.Config{
 		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Waker: s.manager, Authenticator: local,

@@ -24,6 +24,9 @@ type Server struct {
 	// OnDrain, when set, is called once when draining begins, such as to end
 	// long streams.
 	OnDrain func()
+	// OnTLS, when set, gets the connections that begin with a ClientHello, whose
+	// bytes are all still to be read. It closes them; ctx ends when the server drains.
+	OnTLS func(ctx context.Context, conn net.Conn)
 
 	listener net.Listener
 }
@@ -70,17 +73,22 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
+	listener, finish := s.listener, func(context.Context) {}
+	if s.OnTLS != nil {
+		sniffing := newSniffer(listener, s.OnTLS)
+		listener, finish = sniffing, sniffing.finish
+	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(s.listener) }()
+	go func() { failed <- srv.Serve(listener) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve http: %w", err)
 	case <-ctx.Done():
 	}
-	return s.drain(ctx, srv, failed)
+	return s.drain(ctx, srv, failed, finish)
 }
 
-func (s *Server) drain(ctx context.Context, srv *http.Server, failed <-chan error) error {
+func (s *Server) drain(ctx context.Context, srv *http.Server, failed <-chan error, finish func(context.Context)) error {
 	timeout := s.DrainTimeout
 	if timeout == 0 {
 		timeout = 15 * time.Second
@@ -96,6 +104,7 @@ func (s *Server) drain(ctx context.Context, srv *http.Server, failed <-chan erro
 		err = srv.Close()
 	}
 	_ = <-failed // that it was shut down
+	finish(ctx)
 	if err != nil {
 		return fmt.Errorf("shut down http server: %w", err)
 	}

@@ -63,7 +63,7 @@ func (rt *Router) newProxy() *httputil.ReverseProxy {
 		Rewrite:        rewrite,
 		Transport:      callTransport{rt},
 		FlushInterval:  -1, // what the sandbox has sent, the client gets at once
-		BufferPool:     newBufferPool(),
+		BufferPool:     rt.buffers,
 		ModifyResponse: modifyResponse,
 		ErrorHandler:   rt.proxyFailed,
 		ErrorLog:       slog.NewLogLogger(rt.log.Handler(), slog.LevelDebug),

@@ -80,6 +80,11 @@ type Router struct {
 	proxy    *httputil.ReverseProxy
 	targets  *targets
 	inFlight atomic.Int64
+	spliced  atomic.Int64 // connections that are carried unread
+	buffers  *bufferPool
+	// draining ends when no new requests are taken any more.
+	draining context.Context
+	drain    context.CancelFunc
 }
 
 // New makes a Router. It does no I/O.
@@ -101,9 +106,15 @@ func New(cfg Config) *Router {
 	}
 	rt := &Router{cfg: cfg, log: cfg.Logger}
 	rt.targets = newTargets(rt)
+	rt.buffers = newBufferPool()
+	rt.draining, rt.drain = context.WithCancel(context.Background())
 	rt.proxy = rt.newProxy()
 	return rt
 }
+
+// Drain ends the connections that are carried unread and on which nothing is under
+// way, now or when they become so.
+func (rt *Router) Drain() { rt.drain() }
 
 // SessionChanged tells the Router of a session's new record. The connections
 // of a session that does not run any more are closed.

@@ -189,9 +189,13 @@ func (t *target) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial sandbox: %w", err)
 	}
+	return t.dialPort(ctx, uint16(port))
+}
+
+func (t *target) dialPort(ctx context.Context, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.rt.cfg.DialTimeout)
 	defer cancel()
-	conn, err := t.rt.cfg.Dialer.Dial(ctx, t.record().SandboxID, uint16(port))
+	conn, err := t.rt.cfg.Dialer.Dial(ctx, t.record().SandboxID, port)
 	if err != nil {
 		return nil, err
 	}
