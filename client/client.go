@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
@@ -49,6 +50,10 @@ type Config struct {
 	// StallTimeout is how long an upload or download may stand still before it
 	// fails; default DefaultStallTimeout.
 	StallTimeout time.Duration
+	// PlainText has sessions reached without encryption from end to end also where
+	// the server offers it, as with an HTTPClient of one's own or a Router behind
+	// https://. Requests are signed all the same.
+	PlainText bool
 	// UserAgent is sent with every request; default "agentcube-go".
 	UserAgent string
 }
@@ -62,6 +67,10 @@ type Client struct {
 	http    *http.Client
 	stall   time.Duration
 	agent   string
+	plain   bool
+
+	mu      sync.Mutex
+	secures []*secure // those in use
 }
 
 // New checks cfg and returns a Client. It makes no connection.
@@ -81,7 +90,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		manager: manager, router: router,
 		token: cfg.Token, local: cfg.LocalToken,
-		agent: cfg.UserAgent, stall: cfg.StallTimeout,
+		agent: cfg.UserAgent, stall: cfg.StallTimeout, plain: cfg.PlainText || cfg.HTTPClient != nil,
 	}
 	if c.stall == 0 {
 		c.stall = DefaultStallTimeout
@@ -107,7 +116,14 @@ func New(cfg Config) (*Client, error) {
 }
 
 // Close drops idle connections. Requests in flight are not disturbed.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.secures {
+		s.http.CloseIdleConnections()
+	}
+}
 
 // ManagerURL is the address of the control plane, for messages.
 func (c *Client) ManagerURL() string { return c.manager.String() }
@@ -190,6 +206,7 @@ type call struct {
 	// session and key are set for the data plane; a nil key means managed.
 	session string
 	key     *rsa.PrivateKey
+	secure  *secure // nil: in plain text
 	// inside is the path as the sandbox sees it, decoded: the key signs it.
 	inside string
 	// jti, when set, is the id of the token, which other signatures refer to.
@@ -203,9 +220,17 @@ func (c *Client) send(ctx context.Context, in call) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
+	hc := c.http
+	if in.secure != nil {
+		hc = in.secure.http
+	}
+	resp, err := hc.Do(req)
 	if err != nil {
-		return nil, transportError(ctx, in.base, err)
+		again, why := c.askWhy(ctx, in, transportError(ctx, in.base, err))
+		if again && in.body == nil {
+			return c.send(ctx, in)
+		}
+		return nil, why
 	}
 	if resp.StatusCode >= 400 {
 		defer resp.Body.Close()
@@ -216,6 +241,9 @@ func (c *Client) send(ctx context.Context, in call) (*http.Response, error) {
 
 func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
 	target := in.base.String() + in.path
+	if in.secure != nil {
+		target = "https://" + in.secure.name + escapePath(in.inside)
+	}
 	if len(in.query) > 0 {
 		target += "?" + in.query.Encode()
 	}
@@ -278,7 +306,8 @@ func (c *Client) sendJSON(ctx context.Context, in call, out any) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("read answer: %w", ctx.Err())
 		}
-		return &ConnectError{URL: in.base.String(), Err: fmt.Errorf("read answer: %w", err)}
+		_, why := c.askWhy(ctx, in, &ConnectError{URL: in.base.String(), Err: fmt.Errorf("read answer: %w", err)})
+		return why
 	}
 	return nil
 }

@@ -64,8 +64,9 @@ type Session struct {
 	// Info describes the session as it was when it was created or attached to.
 	Info api.Session
 
-	c   *Client
-	key *rsa.PrivateKey
+	c      *Client
+	key    *rsa.PrivateKey
+	secure *secure // nil: in plain text
 }
 
 // CreateSession creates a session and returns when commands can be run in it.
@@ -102,7 +103,20 @@ func (c *Client) CreateSession(ctx context.Context, opts CreateOptions) (*Sessio
 	if info.Name == "" {
 		info.Kind, info.Namespace, info.Name = api.KindCodeInterpreter, req.Namespace, req.Name
 	}
-	return &Session{ID: out.SessionID, Info: info, c: c, key: key}, nil
+	s, err := c.session(info, key)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create session: %w", err), c.DeleteSession(context.WithoutCancel(ctx), info.SessionID))
+	}
+	return s, nil
+}
+
+// session is the handle of a session.
+func (c *Client) session(info api.Session, key *rsa.PrivateKey) (*Session, error) {
+	secure, err := c.secured(info, key)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{ID: info.SessionID, Info: info, c: c, key: key, secure: secure}, nil
 }
 
 // tooOld deletes a session whose server took no notice of what it was to be given.
@@ -176,7 +190,11 @@ func (c *Client) Attach(ctx context.Context, sessionID string, key *rsa.PrivateK
 	if info.Auth == api.AuthManaged && key != nil {
 		return nil, fmt.Errorf("attach to session %s: it is managed, and has no key", sessionID)
 	}
-	return &Session{ID: sessionID, Info: info, c: c, key: key}, nil
+	s, err := c.session(info, key)
+	if err != nil {
+		return nil, fmt.Errorf("attach to session %s: %w", sessionID, err)
+	}
+	return s, nil
 }
 
 // GetSession describes a session of the caller, ended or not.
@@ -253,6 +271,7 @@ func (c *Client) Health(ctx context.Context) error {
 
 // Delete ends the session. It succeeds when the session is over already.
 func (s *Session) Delete(ctx context.Context) error {
+	defer s.c.forget(s.secure)
 	err := s.c.DeleteSession(ctx, s.ID)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrSessionEnded) {
 		return nil
@@ -274,7 +293,7 @@ func (s *Session) invocation(method, path string) call {
 		kind = "agent-runtimes"
 	}
 	return call{
-		method: method, base: s.c.router, session: s.ID, key: s.key, inside: "/" + path,
+		method: method, base: s.c.router, session: s.ID, key: s.key, secure: s.secure, inside: "/" + path,
 		path: "/v1/namespaces/" + url.PathEscape(s.Info.Namespace) + "/" + kind + "/" +
 			url.PathEscape(s.Info.Name) + "/invocations/" + escapePath(path),
 	}

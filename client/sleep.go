@@ -109,7 +109,9 @@ func (s *Session) Fork(ctx context.Context, count int, opts ForkOptions) ([]*Ses
 		}
 		info := made.Session
 		info.SessionID = made.SessionID
-		forks[i] = &Session{ID: made.SessionID, Info: info, c: s.c, key: keys[i]}
+		if forks[i], err = s.c.session(info, keys[i]); err != nil {
+			return nil, fmt.Errorf("fork session %s: %w", s.ID, err)
+		}
 	}
 	return forks, nil
 }
