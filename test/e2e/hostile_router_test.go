@@ -92,7 +92,7 @@ func (th *thief) send(t *testing.T, s stolen) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// TestHostileRouter: whoever carries the requests of a session can do nothing with
+// TestHostileRouter, of sessions in plain text: whoever carries the requests of a session can do nothing with
 // them but carry them. Each attack uses a request that the creator really made, so
 // that its token was good once; the mark shows whether anything was executed.
 func TestHostileRouter(t *testing.T) {
@@ -102,7 +102,7 @@ func TestHostileRouter(t *testing.T) {
 	for _, name := range []string{client.DefaultTemplate, "strict"} {
 		t.Run(name, func(t *testing.T) {
 			th := newThief(t, srv.url)
-			c, err := client.New(client.Config{BaseURL: th.server.URL, Token: srv.token})
+			c, err := client.New(client.Config{BaseURL: th.server.URL, Token: srv.token, PlainText: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +202,7 @@ func attackOnTheWay(t *testing.T, th *thief, s *client.Session, key *rsa.Private
 			held.mu.Unlock()
 			w.WriteHeader(http.StatusBadGateway) // it is kept back
 		}))
-		direct, err := client.New(client.Config{BaseURL: th.to.String(), RouterURL: held.server.URL, Token: th.local(t)})
+		direct, err := client.New(client.Config{BaseURL: th.to.String(), RouterURL: held.server.URL, Token: th.local(t), PlainText: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,10 +12,10 @@ import (
 // with the server, whether it stops or is killed.
 func TestStandby(t *testing.T) {
 	t.Parallel()
-	srv := stoppedServer(t, "--standby", "1")
-	srv.restart(t)
+	srv := newServer(t, "--standby", "1")
 	srv.prepare(t, "small")
 	c := srv.client(t)
+	awaitRuns(t, srv, 1)
 	if n := len(srv.entries("runs")); n != 1 {
 		t.Errorf("%d processes wait, want 1", n)
 	}
