@@ -16,37 +16,40 @@ import (
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
-const (
-	cgroupRoot   = "/sys/fs/cgroup"
-	cgroupPeriod = 100_000 // microseconds
-)
+const cgroupPeriod = 100_000 // microseconds
 
 // cgroups makes one control group per sandbox, below a parent of this
 // driver's own. On cgroup v2 a sandbox has one directory, on v1 one in every
 // hierarchy that is mounted.
 type cgroups struct {
-	parent string // path below each hierarchy's root
+	fs     groupFS
+	parent string // path below each of roots
 	budget int64  // memory of all sandboxes together, in bytes; 0: no bound
 	v2     bool
-	// roots are the hierarchies by controller: "memory", "cpu", "pids".
+	// roots are the directories below which parent is, by controller:
+	// "memory", "cpu", "pids". Of v1, the root of the controller's hierarchy.
 	roots map[string]string
 	// missing says why a controller cannot be used.
 	missing map[string]string
+	// turnedOn, of v2, are the controllers that were not on before.
+	turnedOn []string
 }
 
 var controllers = []string{"memory", "cpu", "pids"}
 
 // findCgroups looks which controllers can be used. It makes nothing.
-func findCgroups(parent string, budget int64) *cgroups {
-	g := &cgroups{parent: parent, budget: budget, roots: map[string]string{}, missing: map[string]string{}}
-	available, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
-	g.v2 = err == nil
+func findCgroups(host groupHost, parent string, budget int64) *cgroups {
+	g := &cgroups{fs: host.fs, parent: parent, budget: budget, roots: map[string]string{}, missing: map[string]string{}}
+	if _, err := os.Stat(filepath.Join(host.root, "cgroup.controllers")); err == nil {
+		g.v2 = true
+	}
 	for _, c := range controllers {
-		dir := filepath.Join(cgroupRoot, c)
+		dir := filepath.Join(host.root, c)
 		if g.v2 {
-			dir = cgroupRoot
+			dir = host.base(parent)
+			available, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 			if !hasWord(string(available), c) {
-				g.missing[c] = "cgroup v2 controller " + c + " is not available"
+				g.missing[c] = "cgroup v2 controller " + c + " is not available in " + dir
 				continue
 			}
 		} else if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil {
@@ -60,6 +63,12 @@ func findCgroups(parent string, budget int64) *cgroups {
 		g.roots[c] = dir
 	}
 	return g
+}
+
+// cannot notes why a controller that was found cannot be used after all.
+func (g *cgroups) cannot(controller string, err error) {
+	g.missing[controller] = fmt.Sprintf("%s controller %s: %v", g.version(), controller, err)
+	delete(g.roots, controller)
 }
 
 func hasWord(s, word string) bool {
@@ -95,12 +104,16 @@ func (g *cgroups) dirs(id string) []string {
 	return out
 }
 
-// open makes the parent group and sets its limit.
+// open makes the parent group and sets its limit. Controllers that turn out not
+// to be usable are missing afterwards.
 func (g *cgroups) open() error {
-	for _, root := range g.roots {
-		if err := os.MkdirAll(filepath.Join(root, g.parent), 0o755); err != nil {
-			return fmt.Errorf("make cgroup: %w", err)
+	for c, root := range g.roots {
+		if err := g.fs.mkdir(filepath.Join(root, g.parent)); err != nil {
+			g.cannot(c, err)
 		}
+	}
+	if g.v2 {
+		g.delegate()
 	}
 	root, ok := g.roots["memory"]
 	if !ok {
@@ -108,18 +121,15 @@ func (g *cgroups) open() error {
 	}
 	file, limit := "memory.limit_in_bytes", "-1"
 	if g.v2 {
-		if err := g.delegate(); err != nil {
-			return err
-		}
 		file, limit = "memory.max", "max"
 	} else {
 		// Kernels before 5.11 count children only when told to.
-		_ = os.WriteFile(filepath.Join(root, g.parent, "memory.use_hierarchy"), []byte("1"), 0o644)
+		_ = g.fs.write(filepath.Join(root, g.parent, "memory.use_hierarchy"), "1")
 	}
 	if g.budget > 0 {
 		limit = strconv.FormatInt(g.budget, 10)
 	}
-	if err := os.WriteFile(filepath.Join(root, g.parent, file), []byte(limit), 0o644); err != nil {
+	if err := g.fs.write(filepath.Join(root, g.parent, file), limit); err != nil {
 		return fmt.Errorf("set cgroup limit %s of all sandboxes: %w", file, err)
 	}
 	return nil
@@ -128,7 +138,7 @@ func (g *cgroups) open() error {
 // create makes the group of a sandbox and sets its limits.
 func (g *cgroups) create(id string, r sandbox.Resources) error {
 	for _, dir := range g.dirs(id) {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := g.fs.mkdir(dir); err != nil {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 	}
@@ -138,7 +148,7 @@ func (g *cgroups) create(id string, r sandbox.Resources) error {
 			continue
 		}
 		file := filepath.Join(root, g.parent, id, v.file)
-		if err := os.WriteFile(file, []byte(v.value), 0o644); err != nil {
+		if err := g.fs.write(file, v.value); err != nil {
 			if v.optional {
 				continue
 			}
@@ -169,21 +179,8 @@ func (g *cgroups) limitCPU(id string, r sandbox.Resources, limited bool) error {
 		default:
 			value = "-1"
 		}
-		if err := os.WriteFile(filepath.Join(root, g.parent, id, v.file), []byte(value), 0o644); err != nil {
+		if err := g.fs.write(filepath.Join(root, g.parent, id, v.file), value); err != nil {
 			return fmt.Errorf("set cgroup limit %s: %w", v.file, err)
-		}
-	}
-	return nil
-}
-
-// delegate turns the controllers on for children of the root and the parent.
-func (g *cgroups) delegate() error {
-	for _, dir := range []string{cgroupRoot, filepath.Join(cgroupRoot, g.parent)} {
-		for c := range g.roots {
-			file := filepath.Join(dir, "cgroup.subtree_control")
-			if err := os.WriteFile(file, []byte("+"+c), 0o644); err != nil {
-				return fmt.Errorf("turn on cgroup controller %s: %w", c, err)
-			}
 		}
 	}
 	return nil
@@ -225,7 +222,7 @@ func (g *cgroups) values(r sandbox.Resources) []cgroupValue {
 func (g *cgroups) join(id string, pids []int) error {
 	for _, dir := range g.dirs(id) {
 		for _, pid := range pids {
-			err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644)
+			err := g.fs.write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid))
 			if err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("join cgroup: %w", err)
 			}
@@ -238,17 +235,29 @@ func (g *cgroups) join(id string, pids []int) error {
 func (g *cgroups) members(id string) []int {
 	var pids []int
 	for _, dir := range g.dirs(id) {
-		data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(data)) {
-			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
-				pids = append(pids, pid)
-			}
-		}
+		// A group that is not there has no members.
+		found, _ := readPIDs(dir)
+		pids = append(pids, found...)
 	}
 	return pids
+}
+
+// readPIDs lists the processes in one group. A process of another PID namespace
+// is 0.
+func readPIDs(dir string) ([]int, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil, fmt.Errorf("list processes of cgroup: %w", err)
+	}
+	var pids []int
+	for _, line := range strings.Fields(string(data)) {
+		pid, err := strconv.Atoi(line)
+		if err != nil {
+			return nil, fmt.Errorf("list processes of cgroup: %w", err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
 }
 
 // memoryUsed is the memory of the group in bytes; 0 when it is not counted.
@@ -304,16 +313,16 @@ func (g *cgroups) count(id, controller, file, name string) int {
 // lets go of a group a moment after its last process.
 func (g *cgroups) remove(ctx context.Context, id string) error {
 	for _, dir := range g.dirs(id) {
-		if err := removeCgroup(ctx, dir); err != nil {
+		if err := g.removeOne(ctx, dir); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func removeCgroup(ctx context.Context, dir string) error {
+func (g *cgroups) removeOne(ctx context.Context, dir string) error {
 	for delay := time.Millisecond; ; delay = min(2*delay, 50*time.Millisecond) {
-		err := unix.Rmdir(dir)
+		err := g.fs.rmdir(dir)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -351,6 +360,8 @@ func (g *cgroups) ids() []string {
 func (g *cgroups) removeParent() {
 	for _, root := range g.roots {
 		// Fails while a sandbox is left, which is what is wanted.
-		_ = unix.Rmdir(filepath.Join(root, g.parent))
+		if g.fs.rmdir(filepath.Join(root, g.parent)) == nil && g.v2 {
+			g.giveBack(root)
+		}
 	}
 }

@@ -101,9 +101,9 @@ func residue(d *Driver, id string) []string {
 			named[rec.At.Run] = true
 		}
 	}
-	var runs []string
-	for _, pattern := range []string{filepath.Join(d.runs, "*"), filepath.Join(cgroupRoot, "*", d.groups.parent, "*")} {
-		found, _ := filepath.Glob(pattern)
+	runs, _ := filepath.Glob(filepath.Join(d.runs, "*"))
+	for _, root := range d.groups.roots { // of either version
+		found, _ := filepath.Glob(filepath.Join(root, d.groups.parent, "*"))
 		runs = append(runs, found...)
 	}
 	for _, path := range runs {

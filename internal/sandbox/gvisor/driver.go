@@ -100,7 +100,7 @@ func (d *Driver) Open(ctx context.Context) error {
 	gvisorlog.SetTarget(&gvisorlog.GoogleEmitter{Writer: &gvisorlog.Writer{Next: io.Discard}})
 	d.bootID, d.engine = bootID(), engineName(d.cfg.Platform)
 	sum := sha256.Sum256([]byte(d.dir))
-	d.groups = findCgroups("agentcube-"+hex.EncodeToString(sum[:4]), d.cfg.MemoryBudget)
+	d.groups = findCgroups(thisHost(), "agentcube-"+hex.EncodeToString(sum[:4]), d.cfg.MemoryBudget)
 	if err := d.acquire(ctx); err != nil {
 		d.groups.removeParent()
 		d.releaseLock()
