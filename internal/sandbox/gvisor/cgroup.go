@@ -195,6 +195,10 @@ type cgroupValue struct {
 // memory, so the memory limit of the group is the sum of both. The limit on
 // host processes is a backstop: a guest process costs several host threads,
 // and PicoD holds the guest's own limit. gVisor's kernel fails when it is reached.
+//
+// Out of memory, the kernel ends the process of the group that holds the most:
+// that of the guest, which has touched what it has, or gVisor's own. On v2
+// memory.oom.group would have it end all of them, as v1 never does.
 func (g *cgroups) values(r sandbox.Resources) []cgroupValue {
 	memory := strconv.FormatInt(r.MemoryBytes+r.DiskBytes, 10)
 	quota := strconv.FormatInt(r.CPUMillis*cgroupPeriod/1000, 10)
@@ -204,7 +208,6 @@ func (g *cgroups) values(r sandbox.Resources) []cgroupValue {
 		return []cgroupValue{
 			{"memory", "memory.max", memory, false},
 			{"memory", "memory.swap.max", "0", true},
-			{"memory", "memory.oom.group", "1", true},
 			{"cpu", "cpu.max", quota + " " + period, false},
 			{"pids", "pids.max", pids, false},
 		}

@@ -117,6 +117,8 @@ func useGroup(t *testing.T, k *playedKernel, g *cgroups, path, home string) {
 	}
 	for file, want := range map[string]string{
 		"memory.max": "100663296", "memory.swap.max": "0", "cpu.max": "50000 100000", "pids.max": "1152",
+		// The kernel ends one process then, as on v1, and not all of them.
+		"memory.oom.group": "0",
 	} {
 		if got := k.get(path, file); got != want {
 			t.Errorf("%s is %q, want %q", file, got, want)
