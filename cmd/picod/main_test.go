@@ -316,7 +316,7 @@ func TestKeyForms(t *testing.T) {
 		{name: "bad user", env: []string{"PICOD_AUTH_PUBLIC_KEY=" + public}, args: []string{"-run-as", "nobody"}, wrong: "uid:gid"},
 		{name: "bad flag", env: []string{"PICOD_AUTH_PUBLIC_KEY=" + public}, args: []string{"-no-such"}, wrong: "not defined"},
 		{name: "argument", env: []string{"PICOD_AUTH_PUBLIC_KEY=" + public}, args: []string{"x"}, wrong: "unexpected argument"},
-		{name: "bad limit", env: []string{"PICOD_AUTH_PUBLIC_KEY=" + public}, args: []string{"-max-data-bytes", "5"}, wrong: "max-data-bytes"},
+		{name: "bad limit", env: []string{"PICOD_AUTH_PUBLIC_KEY=" + public}, args: []string{"-max-processes", "-1"}, wrong: "max-processes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := append([]string{"-workspace", workspace(t), "-cgroup-dir", ""}, tt.args...)

@@ -16,10 +16,6 @@ const Version = "0.0.1"
 // MaxBody is the largest body in bytes, except for multipart uploads.
 const MaxBody = 32 << 20
 
-// minDataBytes is the least data limit: PicoD itself is under it for the moment
-// of each fork.
-const minDataBytes = 256 << 20
-
 // Config is everything a Server needs to know. DefaultConfig sets every default.
 type Config struct {
 	Port      int
@@ -39,7 +35,6 @@ type Config struct {
 
 	CgroupDir    string // where PicoD may mount control groups; "": none
 	MaxProcesses int    // 0: no limit
-	MaxDataBytes uint64 // 0: no limit
 
 	PythonZygote bool     // keep a started Python interpreter ready for runs of python3
 	Preload      []string // modules that it has imported; what cannot be is left out
@@ -89,8 +84,6 @@ func (c Config) Validate() error {
 		return fmt.Errorf("no key: give a bootstrap key or PICOD_AUTH_PUBLIC_KEY")
 	case c.MaxProcesses < 0:
 		return fmt.Errorf("max-processes %d is negative", c.MaxProcesses)
-	case c.MaxDataBytes != 0 && c.MaxDataBytes < minDataBytes:
-		return fmt.Errorf("max-data-bytes %d is below %d", c.MaxDataBytes, minDataBytes)
 	case c.MaxOutputBytes <= 0:
 		return fmt.Errorf("max-output-bytes %d is not positive", c.MaxOutputBytes)
 	case c.MaxConcurrent <= 0:

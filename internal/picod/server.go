@@ -41,8 +41,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("check configuration: %w", err)
 	}
 	runner := proc.Config{
-		MaxProcesses: cfg.MaxProcesses, MaxDataBytes: cfg.MaxDataBytes,
-		CgroupDir: cfg.CgroupDir, ReapOrphans: cfg.IsInit,
+		MaxProcesses: cfg.MaxProcesses, CgroupDir: cfg.CgroupDir, ReapOrphans: cfg.IsInit,
 	}
 	if cfg.RunAs != nil {
 		runner.User = &proc.User{UID: cfg.RunAs.UID, GID: cfg.RunAs.GID}

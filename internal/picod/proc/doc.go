@@ -13,7 +13,7 @@
 //
 // Nothing is set after the start, because a command could be faster. The thread
 // that forks steps into the command's control group, forks, and steps back out
-// (cgroup v1 lets one thread move by itself); the data limit is put on PicoD
+// (cgroup v1 lets one thread move by itself); RLIMIT_NPROC is put on PicoD
 // for the moment of the fork and taken off again. The user is changed by the
 // child itself. Capabilities and no_new_privs are properties of the whole
 // daemon, see [Harden].

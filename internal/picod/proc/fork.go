@@ -38,10 +38,9 @@ func (r *Runner) fork(c *child, file string, argv []string, attr *syscall.ProcAt
 	if r.closed {
 		return fs.ErrClosed
 	}
-	restoreData, restoreProcesses := r.limitData(), r.limitProcesses()
+	restore := r.limitProcesses()
 	pid, err := syscall.ForkExec(file, argv, attr)
-	restoreProcesses()
-	restoreData()
+	restore()
 	if err != nil {
 		return &fs.PathError{Op: "fork/exec", Path: file, Err: err}
 	}
@@ -51,75 +50,58 @@ func (r *Runner) fork(c *child, file string, argv []string, attr *syscall.ProcAt
 	return nil
 }
 
-// dataLimit is how far the data limit can be enforced.
-type dataLimit int
-
-const (
-	dataNone dataLimit = iota
-	dataSoft           // a command may lift it: the daemon could not lift a hard one either
-	dataHard
-)
-
-// probeDataLimit finds out whether a data limit can be set and taken back.
-func (r *Runner) probeDataLimit() {
-	if r.cfg.MaxDataBytes == 0 {
+// probeHardLimit finds out whether this process may raise a hard limit that it
+// has lowered. Where it may not, what it can put on a command, the command can
+// lift.
+func (r *Runner) probeHardLimit() {
+	if !r.limitsUser() {
 		return
 	}
 	var old unix.Rlimit
-	if err := unix.Prlimit(0, unix.RLIMIT_DATA, nil, &old); err != nil {
-		r.log.Warn("data limit cannot be enforced", "error", err)
-		return
-	}
-	// So high that it hurts nobody if it stays.
-	probe := unix.Rlimit{Cur: min(old.Cur, 1<<62), Max: min(old.Max, 1<<62)}
-	err := unix.Prlimit(0, unix.RLIMIT_DATA, &probe, nil)
+	err := unix.Prlimit(0, unix.RLIMIT_NPROC, nil, &old)
 	if err == nil {
-		err = unix.Prlimit(0, unix.RLIMIT_DATA, &old, nil)
+		// So little lower, or so high, that it hurts nobody if it stays.
+		top := max(min(old.Max, 1<<30), 1) - 1
+		probe := unix.Rlimit{Cur: min(old.Cur, top), Max: top}
+		err = unix.Prlimit(0, unix.RLIMIT_NPROC, &probe, nil)
 	}
-	r.data = dataHard
+	if err == nil {
+		err = unix.Prlimit(0, unix.RLIMIT_NPROC, &old, nil)
+	}
+	r.hard = err == nil
 	if err != nil {
-		r.data = dataSoft
-		r.log.Warn("data limit can be lifted by commands", "error", err)
+		r.log.Warn("process limit can be lifted by commands", "error", err)
 	}
 }
 
-// limitData puts the data limit on this process for the moment of a fork; the
-// child inherits it. Only PicoD's own new mappings in that moment are affected.
-func (r *Runner) limitData() (restore func()) {
-	if r.data == dataNone {
-		return func() {}
-	}
-	return r.limit(unix.RLIMIT_DATA, r.cfg.MaxDataBytes)
+// limitsUser tells whether RLIMIT_NPROC limits all commands: where groups limit
+// only one command at a time. Elsewhere it would do harm: the user may have
+// processes in other sandboxes of the same kernel.
+func (r *Runner) limitsUser() bool {
+	return r.cfg.User != nil && r.cfg.MaxProcesses > 0 && r.cgroups != nil && r.cgroups.max != "" && !r.cgroups.shared
 }
 
-// limitProcesses does the same with the number of processes of a user, where
-// groups limit only one command at a time. Elsewhere it would do harm: the user
-// may have processes in other sandboxes of the same kernel.
+// limitProcesses puts the limit on the number of processes of a user on this
+// process for the moment of a fork; the child inherits it.
 func (r *Runner) limitProcesses() (restore func()) {
-	if r.cfg.User == nil || r.cfg.MaxProcesses == 0 || r.cgroups == nil || r.cgroups.max == "" || r.cgroups.shared {
+	if !r.limitsUser() {
 		return func() {}
 	}
-	return r.limit(unix.RLIMIT_NPROC, uint64(r.cfg.MaxProcesses)+r.helping.Load())
-}
-
-// limit lowers a limit of this process. Where a hard limit could not be taken
-// back, only the soft one is lowered.
-func (r *Runner) limit(resource int, to uint64) (restore func()) {
 	var old unix.Rlimit
-	if unix.Prlimit(0, resource, nil, &old) != nil {
+	if unix.Prlimit(0, unix.RLIMIT_NPROC, nil, &old) != nil {
 		return func() {}
 	}
-	limit := unix.Rlimit{Cur: min(to, old.Max), Max: old.Max}
-	if r.data == dataHard {
+	limit := unix.Rlimit{Cur: min(uint64(r.cfg.MaxProcesses)+r.helping.Load(), old.Max), Max: old.Max}
+	if r.hard {
 		limit.Max = limit.Cur
 	}
-	if err := unix.Prlimit(0, resource, &limit, nil); err != nil {
-		r.log.Error("limit was not set", "resource", resource, "error", err)
+	if err := unix.Prlimit(0, unix.RLIMIT_NPROC, &limit, nil); err != nil {
+		r.log.Error("process limit was not set", "error", err)
 		return func() {}
 	}
 	return func() {
-		if err := unix.Prlimit(0, resource, &old, nil); err != nil {
-			r.log.Error("limit of the daemon cannot be taken back", "resource", resource, "error", err)
+		if err := unix.Prlimit(0, unix.RLIMIT_NPROC, &old, nil); err != nil {
+			r.log.Error("process limit of the daemon cannot be taken back", "error", err)
 		}
 	}
 }

@@ -40,7 +40,6 @@ type User struct{ UID, GID uint32 }
 type Config struct {
 	User         *User  // nil: the user of the daemon
 	MaxProcesses int    // processes of all commands together; 0: no limit
-	MaxDataBytes uint64 // RLIMIT_DATA of each process; 0: as the daemon's
 	CgroupDir    string // where control groups are mounted; "": none are used
 	OutputBudget int64  // bytes that the output of all commands may take at a time
 	ReapOrphans  bool   // be the reaper of everything below; needs a process of its own
@@ -83,7 +82,7 @@ type Runner struct {
 	cgroups *cgroups // nil: the walk of /proc is used
 	null    *os.File
 
-	data    dataLimit
+	hard    bool          // a lowered hard limit of this process can be raised again
 	helping atomic.Uint64 // processes that helpers may have besides commands
 
 	mu        sync.Mutex
@@ -132,7 +131,7 @@ func (r *Runner) Open() error {
 	if r.cfg.MaxProcesses > 0 && r.cgroups == nil {
 		r.log.Warn("process limit cannot be enforced", "limit", r.cfg.MaxProcesses)
 	}
-	r.probeDataLimit()
+	r.probeHardLimit()
 	if r.cfg.ReapOrphans {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("become reaper: %w", err)

@@ -284,20 +284,6 @@ func TestProcessLimit(t *testing.T) {
 	})
 }
 
-func TestDataLimit(t *testing.T) {
-	r := open(t, Config{MaxDataBytes: 1 << 30})
-	res := r.Run(t.Context(), shell("ulimit -Sd; ulimit -Hd"))
-	defer res.Release()
-	soft, hard, _ := strings.Cut(res.Stdout.Text(), "\n")
-	if soft != "1048576" || r.data == dataHard && hard != "1048576\n" {
-		t.Errorf("limits of the command are %q and %q", soft, hard)
-	}
-	var own unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_DATA, &own); err != nil || own.Cur <= 1<<30 {
-		t.Errorf("limit of the daemon is %d, %v", own.Cur, err)
-	}
-}
-
 func TestUser(t *testing.T) {
 	r := open(t, Config{User: &User{UID: 1000, GID: 1001}, CgroupDir: t.TempDir()})
 	res := r.Run(t.Context(), shell("id -u; id -g; id -G; grep CapEff /proc/self/status; grep CapPrm /proc/self/status; kill -9 "+strconv.Itoa(os.Getpid())+" && echo killed"))
@@ -352,7 +338,7 @@ func BenchmarkTrue(b *testing.B) {
 	})
 	for name, cfg := range map[string]Config{
 		"walk": {}, "cgroup": {CgroupDir: b.TempDir(), MaxProcesses: 500},
-		"all": {CgroupDir: b.TempDir(), MaxProcesses: 500, MaxDataBytes: 1 << 40, User: &User{1000, 1000}},
+		"all": {CgroupDir: b.TempDir(), MaxProcesses: 500, User: &User{1000, 1000}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			r := open(b, cfg)
