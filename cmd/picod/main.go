@@ -92,7 +92,7 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	keyVar := fl.String("bootstrap-key-env", ownPrefix+"BOOTSTRAP_KEY", "environment `variable` with that key, instead of a file")
 	hostFD := fl.Int("host-fd", 0, "first of the four file `descriptors` of a line to the host, besides the port; 0: none")
 	runAs := fl.String("run-as", "", "`uid:gid` of commands; default: the user of picod")
-	fl.IntVar(&cfg.MaxProcesses, "max-processes", 0, "processes of all commands together; 0: no limit")
+	fl.IntVar(&cfg.MaxProcesses, "max-processes", 0, "processes of all commands together, which takes a cgroup-dir; 0: no limit")
 	fl.IntVar(&cfg.MaxOutputBytes, "max-output-bytes", cfg.MaxOutputBytes, "`bytes` kept of each output stream")
 	fl.IntVar(&cfg.MaxConcurrent, "max-concurrent", cfg.MaxConcurrent, "commands at a time")
 	fl.DurationVar(&cfg.MaxTimeout, "max-timeout", cfg.MaxTimeout, "longest time-out of a command")

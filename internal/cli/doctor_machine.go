@@ -119,7 +119,7 @@ func checkDriver(ctx context.Context) []check {
 		if l.Enforced {
 			checks = append(checks, pass("limit "+l.Name, "held by %s", l.How))
 		} else {
-			checks = append(checks, warn("limit "+l.Name, "cannot be held here: "+l.How,
+			checks = append(checks, warn("limit "+l.Name, "not held by this machine: "+l.How,
 				"mount the cgroup controller, or give AgentCube control of it (systemd: Delegate=yes)"))
 		}
 	}

@@ -104,8 +104,9 @@ func New(cfg Config, log *slog.Logger) *Runner {
 	return r
 }
 
-// Open gets what commands need. Control groups and limits that cannot be had
-// are logged, once, and done without.
+// Open gets what commands need. Without control groups the trees of commands
+// are found through /proc, which is logged; without the process limit that was
+// asked for, commands are not run at all.
 func (r *Runner) Open() error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
 	if err != nil {
@@ -119,17 +120,19 @@ func (r *Runner) Open() error {
 	_ = unix.Close(fd)
 	if r.cfg.CgroupDir != "" {
 		c, limitErr, err := openCgroups(r.cfg.CgroupDir, r.cfg.MaxProcesses)
-		if err != nil {
-			r.log.Warn("control groups not available, process trees are found through /proc", "error", err)
-		} else {
+		if err == nil {
 			r.cgroups = c
 		}
-		if limitErr != nil && r.cfg.MaxProcesses > 0 {
-			r.log.Warn("process limit cannot be enforced", "error", limitErr)
+		if err = errors.Join(limitErr, err); err != nil && r.cfg.MaxProcesses > 0 {
+			r.closeFiles()
+			return fmt.Errorf("limit processes: %w", err)
 		}
-	}
-	if r.cfg.MaxProcesses > 0 && r.cgroups == nil {
-		r.log.Warn("process limit cannot be enforced", "limit", r.cfg.MaxProcesses)
+		if r.cgroups == nil {
+			r.log.Warn("control groups not available, process trees are found through /proc", "error", err)
+		}
+	} else if r.cfg.MaxProcesses > 0 {
+		r.closeFiles()
+		return errors.New("limit processes: that takes control groups, and there is no folder for them")
 	}
 	r.probeHardLimit()
 	if r.cfg.ReapOrphans {
@@ -162,12 +165,17 @@ func (r *Runner) Close() {
 	r.mu.Unlock()
 	r.drains.Wait()
 	// The reaper goes last: groups are empty only when all is collected.
-	if r.cgroups != nil {
-		r.cgroups.close()
-	}
+	r.closeFiles()
 	if r.cfg.ReapOrphans {
 		r.reaper.close()
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	}
+}
+
+// closeFiles removes the groups, and closes what else is open.
+func (r *Runner) closeFiles() {
+	if r.cgroups != nil {
+		r.cgroups.close()
 	}
 	if r.null != nil {
 		_ = r.null.Close()

@@ -223,7 +223,9 @@ func TestBudget(t *testing.T) {
 // too, and its groups with it. An open membership file used to show old lists.
 func TestCloseLeavesNothing(t *testing.T) {
 	kinds(t, func(t *testing.T, cfg Config) {
-		cfg.MaxProcesses = 60
+		if cfg.CgroupDir != "" {
+			cfg.MaxProcesses = 60
+		}
 		r := open(t, cfg)
 		mark := fmt.Sprintf("%d.25", 200000+os.Getpid())
 		for range 3 {
@@ -282,6 +284,28 @@ func TestProcessLimit(t *testing.T) {
 			t.Errorf("got %q %q %q", res.Stdout.Text(), res.Stderr.Text(), res.StartError)
 		}
 	})
+}
+
+// TestNoProcessLimit: a limit that cannot be held is no reason to run without.
+// Before, a line in the log of a sandbox, which nobody reads, was all.
+func TestNoProcessLimit(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, dir := range map[string]string{"nowhere": "", "below a file": file} {
+		r := New(Config{CgroupDir: dir, MaxProcesses: 20}, slog.New(slog.DiscardHandler))
+		if err := r.Open(); err == nil || !strings.Contains(err.Error(), "limit processes") {
+			t.Errorf("%s: Open = %v", name, err)
+			r.Close()
+		}
+	}
+	r := open(t, Config{CgroupDir: file})
+	res := r.Run(t.Context(), shell("echo fine"))
+	defer res.Release()
+	if res.Stdout.Text() != "fine\n" {
+		t.Errorf("without a limit: %q %q", res.Stdout.Text(), res.StartError)
+	}
 }
 
 func TestUser(t *testing.T) {

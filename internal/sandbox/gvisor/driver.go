@@ -214,8 +214,13 @@ func (d *Driver) Capabilities() sandbox.Capabilities {
 		}
 		c.Limits = append(c.Limits, limit)
 	}
-	c.Limits = append(c.Limits,
-		sandbox.Limit{Name: "processes", Enforced: true, How: "pids control group inside the sandbox"},
+	// PicoD does not begin without its limit. It is one inside the sandbox, though,
+	// and what is root there can get around it: that takes the host's behind it.
+	processes := sandbox.Limit{Name: "processes", Enforced: true, How: "pids control group inside the sandbox, and " + d.groups.version() + " behind it"}
+	if why := d.groups.missing["pids"]; why != "" {
+		processes.Enforced, processes.How = false, "inside the sandbox alone, which root in it can get around: "+why
+	}
+	c.Limits = append(c.Limits, processes,
 		sandbox.Limit{Name: "disk", Enforced: true, How: "size of the root file system's overlay"})
 	return c
 }

@@ -3,7 +3,7 @@ package gvisor
 import (
 	"fmt"
 	"path"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,7 +33,7 @@ type bundle struct {
 // ociSpec builds the OCI runtime spec. It is pure: the same bundle gives the
 // same spec.
 func ociSpec(b bundle) *specs.Spec {
-	caps := agentCapabilities()
+	caps := capabilities(b.frame)
 	return &specs.Spec{
 		Version:  specs.Version,
 		Hostname: b.hostname,
@@ -46,7 +46,7 @@ func ociSpec(b bundle) *specs.Spec {
 			Capabilities: &specs.LinuxCapabilities{
 				Bounding: caps, Effective: caps, Permitted: caps,
 			},
-			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 65536, Hard: 65536}},
+			Rlimits: rlimits(b.frame),
 		},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
@@ -72,16 +72,36 @@ func ociSpec(b bundle) *specs.Spec {
 	}
 }
 
-// agentCapabilities are what PicoD needs inside the sandbox: to become the
-// user that runs a command, to own what it uploads, to kill its processes, to
-// set their limits and to mount their control group. They are capabilities of
-// the gVisor kernel; on the host the sandbox has none.
-func agentCapabilities() []string {
-	return []string{
+// capabilities are those of the gVisor kernel; on the host the sandbox has none.
+// PicoD needs them to become the user that runs a command, to own what it
+// uploads, to kill its processes, and with two of its own to set their limits and
+// to mount their control group. A program in PicoD's place goes without those: who
+// has them is above the limit of processes.
+func capabilities(f frame) []string {
+	caps := []string{
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-		"CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN",
-		"CAP_SYS_CHROOT", "CAP_SYS_RESOURCE",
+		"CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
 	}
+	if f.agent() {
+		caps = append(caps, "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE")
+	}
+	slices.Sort(caps)
+	return caps
+}
+
+// relayProcesses is room for the threads of the relay, which runs as root, too,
+// and counts.
+const relayProcesses = 16
+
+// rlimits are those of the first process. That of processes is for one user, and
+// for a program in PicoD's place; PicoD sets the limits of what it starts.
+func rlimits(f frame) []specs.POSIXRlimit {
+	limits := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 65536, Hard: 65536}}
+	if !f.agent() {
+		n := uint64(f.Resources.Processes) + relayProcesses
+		limits = append(limits, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: n, Hard: n})
+	}
+	return limits
 }
 
 func processArgs(f frame) []string {
@@ -122,7 +142,7 @@ func processEnv(f frame) []string {
 	for k, v := range merged {
 		env = append(env, k+"="+v)
 	}
-	sort.Strings(env)
+	slices.Sort(env)
 	return env
 }
 
