@@ -53,6 +53,8 @@ type Driver struct {
 	boxes   map[string]*box
 	serving map[*run]*box
 	taking  map[string]bool // names of snapshots that are being made
+
+	room diskRoom
 }
 
 var _ sandbox.Driver = (*Driver)(nil)

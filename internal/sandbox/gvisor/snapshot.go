@@ -4,11 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -80,9 +78,11 @@ func (d *Driver) writeSnapshot(r *run, dir string, small bool) (_ *snapshot, err
 			err = errors.Join(err, os.RemoveAll(tmp))
 		}
 	}()
-	if err := d.roomFor(r); err != nil {
+	free, err := d.roomFor(r, tmp)
+	if err != nil {
 		return nil, err
 	}
+	defer free()
 	cont, conf, err := r.container(d.cfg.Platform)
 	if err != nil {
 		return nil, err
@@ -188,66 +188,4 @@ func diskError(what string, err error) error {
 		}
 	}
 	return fmt.Errorf("%s: %w", what, err)
-}
-
-// diskReserve is left free on the disk, in bytes: the session store and
-// everybody else must be able to go on.
-const diskReserve = 256 << 20
-
-// roomFor refuses a snapshot of a run that would not fit.
-func (d *Driver) roomFor(r *run) error {
-	need := d.groups.memoryUsed(r.id)
-	var st unix.Statfs_t
-	if err := unix.Statfs(d.cfg.DataDir, &st); err != nil {
-		return fmt.Errorf("look at the disk: %w", err)
-	}
-	if free := int64(st.Bavail) * st.Bsize; free < need+diskReserve {
-		return fmt.Errorf("%w: %d MiB are free, %d are wanted and %d are kept free", sandbox.ErrDiskFull, free>>20, need>>20, int64(diskReserve)>>20)
-	}
-	if d.cfg.SnapshotBudget == 0 {
-		return nil
-	}
-	used, err := d.snapshotBytes()
-	if err != nil {
-		return err
-	}
-	if used+need > d.cfg.SnapshotBudget {
-		return fmt.Errorf("%w: %d MiB of %d are used by paused sandboxes and snapshots, %d more are wanted",
-			sandbox.ErrDiskFull, used>>20, d.cfg.SnapshotBudget>>20, need>>20)
-	}
-	return nil
-}
-
-// snapshotBytes is what paused sandboxes and snapshots take on disk. Files
-// that several share count once.
-func (d *Driver) snapshotBytes() (total int64, err error) {
-	seen := map[uint64]bool{}
-	for _, root := range []string{d.dir, d.snaps, d.templates.dir} {
-		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-			if err != nil || e.IsDir() {
-				return ignoreGone(err)
-			}
-			info, err := e.Info()
-			if err != nil {
-				return ignoreGone(err)
-			}
-			if st, ok := info.Sys().(*syscall.Stat_t); ok && !seen[st.Ino] {
-				seen[st.Ino] = true
-				total += st.Blocks * 512
-			}
-			return nil
-		})
-		if err != nil {
-			return 0, fmt.Errorf("add up snapshots: %w", err)
-		}
-	}
-	return total, nil
-}
-
-// ignoreGone is for walks through directories that others change.
-func ignoreGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }
