@@ -198,28 +198,41 @@ def connect(host, port, kind=socket.SOCK_STREAM):
         s.send(b"x")
 `
 
-// wantOutOfMemory: the program did not get the memory. It was refused more, was
-// killed, or its session has ended and everybody who asks is told why.
-func wantOutOfMemory(t *testing.T, f *battlefield, s *client.Session, res client.ExecResult, err error) {
-	t.Helper()
-	if err == nil && res.ExitCode == 0 {
-		t.Errorf("the program got it: %.500q", res.Stdout)
+// wantOutOfMemory: the program came as far as the milestone, and did not get all
+// the memory it wanted. It was refused more, was killed, or its session has ended
+// and everybody who asks is told why, which says that there was no more.
+func wantOutOfMemory(milestone string) func(*testing.T, *battlefield, *client.Session, client.ExecResult, error) {
+	return func(t *testing.T, f *battlefield, s *client.Session, res client.ExecResult, err error) {
+		t.Helper()
+		if err == nil {
+			if !strings.Contains(string(res.Stdout), milestone+"\n") {
+				t.Errorf("the program did not print %q: %.500q, %.500q", milestone, res.Stdout, res.Stderr)
+			}
+			if res.ExitCode != killedExitCode && res.ExitCode != killedStatus && !(res.ExitCode == 1 && strings.Contains(string(res.Stderr), "MemoryError")) {
+				t.Errorf("the program ended with %d: %.500q", res.ExitCode, res.Stderr)
+			}
+			_, err = s.Execute(t.Context(), client.ExecRequest{Command: []string{"true"}})
+		}
+		if err == nil {
+			return // the session goes on
+		}
+		var answer *client.APIError
+		if !errors.As(err, &answer) || answer.Text == "" {
+			t.Errorf("the request got no clear answer: %v", err)
+		}
+		if rec := awaitEnd(t, f.c, s.ID); rec.Fate != api.FateOutOfMemory {
+			t.Errorf("session ended as %s: %s", rec.Fate, rec.Reason)
+		}
+		wantGone(t, s, api.FateOutOfMemory)
 	}
-	if err == nil {
-		_, err = s.Execute(t.Context(), client.ExecRequest{Command: []string{"true"}})
-	}
-	if err == nil {
-		return // the session goes on
-	}
-	var answer *client.APIError
-	if !errors.As(err, &answer) || answer.Text == "" {
-		t.Errorf("the request got no clear answer: %v", err)
-	}
-	if rec := awaitEnd(t, f.c, s.ID); rec.Fate != api.FateOutOfMemory {
-		t.Errorf("session ended as %s: %s", rec.Fate, rec.Reason)
-	}
-	wantGone(t, s, api.FateOutOfMemory)
 }
+
+const (
+	// killedExitCode is what is said of a program that a signal ended.
+	killedExitCode = -1
+	// killedStatus is what programs end with that saw another one be killed.
+	killedStatus = 128 + 9
+)
 
 // wantTimedOut: the program was ended at its time-out, with all it started.
 func wantTimedOut(t *testing.T, _ *battlefield, _ *client.Session, res client.ExecResult, err error) {
@@ -229,14 +242,6 @@ func wantTimedOut(t *testing.T, _ *battlefield, _ *client.Session, res client.Ex
 	}
 	if res.ExitCode != client.TimedOutExitCode || !strings.Contains(string(res.Stderr), "timed out") {
 		t.Errorf("the program ended with %d: %.500q", res.ExitCode, res.Stderr)
-	}
-}
-
-// wantTimedOutOrEnded is wantTimedOut, or the end of the session with a fate.
-func wantTimedOutOrEnded(t *testing.T, f *battlefield, s *client.Session, res client.ExecResult, err error) {
-	t.Helper()
-	if !errors.Is(err, client.ErrSessionEnded) {
-		wantTimedOut(t, f, s, res, err)
 	}
 }
 
