@@ -49,8 +49,8 @@ func runTests(m *testing.M) (code int, err error) {
 			return 1, fmt.Errorf("%s names what is not there: %w; run them with: make test-e2e", variable, err)
 		}
 	}
+	env.pauses, env.sleepers = 50, 20
 	for variable, to := range map[string]*int{"AGENTCUBE_E2E_PAUSES": &env.pauses, "AGENTCUBE_E2E_SLEEPERS": &env.sleepers} {
-		*to = 20
 		if text := os.Getenv(variable); text != "" {
 			if *to, err = strconv.Atoi(text); err != nil {
 				return 1, fmt.Errorf("%s is no number: %w", variable, err)

@@ -73,9 +73,10 @@ func TestPauseDuringRequests(t *testing.T) {
 		_, err := s.Upload(context.WithoutCancel(t.Context()), "half", in, client.UploadOptions{Size: 1 << 20})
 		upload <- err
 	}()
-	if _, err := feed.Write(make([]byte, 1000)); err != nil {
+	if _, err := feed.Write(make([]byte, 1<<19)); err != nil {
 		t.Fatal(err)
 	}
+	output(t, s, "until ls -A | grep -q picod-upload; do sleep 0.05; done")
 	pause(t, s)
 	if err := <-cut; !errors.Is(err, client.ErrSessionPaused) {
 		t.Errorf("the command under way: %v, want 409 SESSION_PAUSED", err)
@@ -83,10 +84,17 @@ func TestPauseDuringRequests(t *testing.T) {
 	if n, err := io.Copy(io.Discard, down); err == nil || n >= 200000000-100 {
 		t.Errorf("the download under way: %d bytes, %v; it has to break off", n, err)
 	}
-	_ = feed.CloseWithError(errors.New("no more"))
-	if err := <-upload; err == nil {
-		t.Error("half an upload succeeded")
+	// It is told as soon as it goes on.
+	go func() { _, _ = io.Copy(feed, bytes.NewReader(make([]byte, 1<<19))) }()
+	select {
+	case err := <-upload:
+		if !errors.Is(err, client.ErrSessionPaused) {
+			t.Errorf("the upload under way: %v, want 409 SESSION_PAUSED", err)
+		}
+	case <-time.After(patience):
+		t.Error("the upload under way hangs")
 	}
+	_ = in.Close() // ends who feeds it
 	got := output(t, s, "n=$(wc -l < ticks); until [ $(wc -l < ticks) -gt $((n+1)) ]; do sleep 0.05; done; ls; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'sleep 432[1]' || true")
 	if got != "begun\nlarge\nticks\n0\n" {
 		t.Errorf("after it the session holds %q", got)

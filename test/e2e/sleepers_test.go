@@ -88,7 +88,8 @@ func (s *server) awaitRuns(t *testing.T, n int) {
 }
 
 // TestSleepers: sessions that sleep hold disk, and nothing else of the machine
-// or the server; any of them wakes as what it was.
+// or the server; any of them wakes as what it was, and about as fast as if it were
+// alone.
 func TestSleepers(t *testing.T) {
 	t.Parallel()
 	srv := newServer(t)
@@ -127,26 +128,28 @@ func TestSleepers(t *testing.T) {
 	}
 	c.Close()
 	srv.wantIdle(t, base, threads)
-	var first, last []time.Duration
-	for n := range min(20, 2*len(sleepers)) {
+	// Another server on the same machine has one that sleeps alone. They wake in
+	// turns, so that whatever else the machine does slows both.
+	lonely := loneSleeper(t)
+	var among, alone []time.Duration
+	for range min(20, 2*len(sleepers)) {
 		i := rand.IntN(len(sleepers))
 		s := sleepers[i]
-		began := time.Now()
-		if err := s.Resume(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		took := time.Since(began)
-		if n < 3 {
-			first = append(first, took)
-		}
-		last = append(last, took)
+		among, alone = append(among, wakingTime(t, s)), append(alone, wakingTime(t, lonely))
+		pause(t, lonely)
 		if got, want := output(t, s, "cat file; tr '\\0' ' ' < /proc/$(cat pid)/cmdline"), fmt.Sprintf("%d\nsleeper-%d 987654 ", i, i); got != want {
 			t.Errorf("session %d woke as %q, want %q", i, got, want)
 		}
 		pause(t, s)
 	}
-	slices.Sort(last)
-	t.Logf("%d sleep; waking took %s at first, %s in the middle, %s at most", len(sleepers), first, last[len(last)/2], last[len(last)-1])
+	slices.Sort(among)
+	slices.Sort(alone)
+	middle, limit := among[len(among)/2], 4*alone[len(alone)/2]
+	t.Logf("among %d that sleep waking took %s in the middle, %s at most; alone %s, %s",
+		len(sleepers), middle, among[len(among)-1], alone[len(alone)/2], alone[len(alone)-1])
+	if middle > limit {
+		t.Errorf("among %d waking takes %s, more than four times what it takes alone", len(sleepers), middle)
+	}
 	c.Close()
 	srv.wantIdle(t, base, threads)
 	// Nothing is lost of any of them, either.
@@ -167,6 +170,27 @@ func TestSleepers(t *testing.T) {
 	c.Close()
 	srv.settled(t, base)
 	srv.empty(t)
+}
+
+// loneSleeper is the only session of a server of its own, and sleeps.
+func loneSleeper(t *testing.T) *client.Session {
+	t.Helper()
+	srv := newServer(t)
+	srv.prepare(t, "small")
+	s := create(t, srv.client(t), client.CreateOptions{Template: "small", Managed: true})
+	output(t, s, "true")
+	pause(t, s)
+	return s
+}
+
+// wakingTime is how long the resume of a session takes.
+func wakingTime(t *testing.T, s *client.Session) time.Duration {
+	t.Helper()
+	began := time.Now()
+	if err := s.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(began)
 }
 
 // wantIdle checks that sessions that sleep have nothing but files.
