@@ -2,19 +2,21 @@
 # Shows AgentCube at work: starts it, runs the Python SDK's examples in real
 # sandboxes, stops it, and sees to it that nothing stays behind. `make
 # quickstart` calls it after everything was built. An AgentCube that already
-# answers at ADDR is used instead, and left running.
+# answers at ADDR is used instead, and left running. What it runs can be named, for
+# tests, by the variables QUICKSTART_... below.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 addr=${ADDR:-127.0.0.1:8080}
-agentcube=bin/agentcube
-python=build/venv/bin/python
+agentcube=${QUICKSTART_AGENTCUBE:-bin/agentcube}
+python=${QUICKSTART_PYTHON:-build/venv/bin/python}
 image=agentcube/python:latest
-archive=build/images/python.oci.tar
-log=build/quickstart.log
+archive=${QUICKSTART_IMAGE:-build/images/python.oci.tar}
+log=${QUICKSTART_LOG:-build/quickstart.log}
 examples=sdk/python/examples
 server='' # process id of the AgentCube that this script started
 data=''
+before='' # what there was of sandboxes when it was started
 
 say() { printf '==> %s\n' "$*"; }
 fail() {
@@ -44,6 +46,7 @@ print(next(s["value"] for s in json.load(sys.stdin)["settings"] if s["key"] == "
   say "importing the image $image into $data (a few seconds the first time)"
   "$agentcube" image import "$archive" "$image" >/dev/null ||
     fail "the image $image was not imported" "$agentcube doctor says what this machine lacks"
+  before=$(leftovers)
 
   say "starting AgentCube on http://$addr (log: $log)"
   # A session of its own, so that Ctrl-C reaches this script alone, which then
@@ -77,10 +80,12 @@ example() { # file, text that its output must hold
   [[ $out == *"$2"* ]] || fail "the output of $1 does not hold: $2"
 }
 
-# leftovers prints what still exists of sandboxes below the data folder.
+# leftovers prints what exists of sandboxes below the data folder, sorted.
 leftovers() {
-  ls -A "$data/sandboxes" 2>/dev/null || true
-  grep -als -- "--root=$data/sandboxes/" /proc/[0-9]*/cmdline || true
+  {
+    find "$data"/{sandboxes,runs,snapshots} -mindepth 1 -maxdepth 1 2>/dev/null || true
+    grep -als -- "=$data/runs/" /proc/[0-9]*/cmdline || true
+  } | sort
 }
 
 status=0
@@ -100,7 +105,7 @@ example manual_lifecycle.py 'Session started'
 if [[ -n $server ]]; then
   say 'stopping AgentCube'
   stop
-  left=$(leftovers)
+  left=$(comm -13 <(printf '%s\n' "$before") <(leftovers))
   [[ -z $left ]] || fail "left behind:
 $left"
   say 'all went well; nothing is left running'

@@ -100,7 +100,8 @@ func (s *server) census() census {
 		table, _ := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
 		c.mounts += strings.Count(string(table), s.dir)
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+	// Of either version, and below a service.
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/", "/sys/fs/cgroup/*/*/"} {
 		dirs, _ := filepath.Glob(pattern + s.group())
 		for _, dir := range dirs {
 			_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
