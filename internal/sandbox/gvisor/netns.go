@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -18,15 +19,31 @@ func newNetns() (*os.File, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		// The thread ends with the goroutine, as it is never unlocked: no
-		// other goroutine can find itself in the new namespace.
 		runtime.LockOSThread()
+		home, err := os.Open(threadNetns())
+		if err != nil {
+			done <- result{nil, fmt.Errorf("open network namespace: %w", err)}
+			return
+		}
+		defer home.Close()
 		file, err := unshareNetns()
+		// The first thread of a process never ends, and gVisor takes its namespace
+		// for everybody's: it has to go back. A thread that cannot ends with the
+		// goroutine, as it is not unlocked.
+		back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET)
+		if back == nil {
+			runtime.UnlockOSThread()
+		} else if err == nil {
+			err = errors.Join(fmt.Errorf("leave network namespace: %w", back), file.Close())
+		}
 		done <- result{file, err}
 	}()
 	r := <-done
 	return r.file, r.err
 }
+
+// threadNetns is the network namespace of the calling thread.
+func threadNetns() string { return fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()) }
 
 func unshareNetns() (*os.File, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -39,7 +56,7 @@ func unshareNetns() (*os.File, error) {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return nil, fmt.Errorf("bring up loopback interface: %w", err)
 	}
-	file, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+	file, err := os.Open(threadNetns())
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
