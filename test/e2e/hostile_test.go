@@ -208,7 +208,9 @@ func wantOutOfMemory(milestone string) func(*testing.T, *battlefield, *client.Se
 			if !strings.Contains(string(res.Stdout), milestone+"\n") {
 				t.Errorf("the program did not print %q: %.500q, %.500q", milestone, res.Stdout, res.Stderr)
 			}
-			if res.ExitCode != killedExitCode && res.ExitCode != killedStatus && !(res.ExitCode == 1 && strings.Contains(string(res.Stderr), "MemoryError")) {
+			killed := res.ExitCode == killedExitCode || res.ExitCode == killedStatus
+			refused := res.ExitCode == 1 && strings.Contains(string(res.Stderr), "MemoryError")
+			if !killed && !refused {
 				t.Errorf("the program ended with %d: %.500q", res.ExitCode, res.Stderr)
 			}
 			_, err = s.Execute(t.Context(), client.ExecRequest{Command: []string{"true"}})
