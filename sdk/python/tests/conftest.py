@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +65,16 @@ def make_client(peer: Peer) -> Iterator[MakeClient]:
 @pytest.fixture
 def client(make_client: MakeClient) -> agentcube.CodeInterpreterClient:
     return make_client()
+
+
+@pytest.fixture
+def strict(peer: Peer, make_client: MakeClient, tmp_path: Path) -> agentcube.CodeInterpreterClient:
+    """A client of a session that takes bound tokens alone, ready for what ``between`` tries."""
+    (tmp_path / "local").write_bytes(b"content")
+    peer.state.strict = True
+    client = make_client()
+    client.write_file("", "in/ü?#%&~.txt")
+    return client
 
 
 @pytest.fixture

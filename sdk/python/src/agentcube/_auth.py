@@ -23,6 +23,7 @@ logger = logging.getLogger("agentcube")
 
 _KEY_BITS = 2048
 _SIGNATURE_LIFE = 300  # seconds
+_HS256_BYTES = 32
 _MAX_TOKEN_FILE = 64 * 1024
 
 
@@ -127,6 +128,18 @@ class SessionKey:
 
         return jwt.encode(dict(claims), self._private_key(), algorithm="RS256")
 
+    def signed_length(self, claims: Mapping[str, str | int]) -> int:
+        """How many bytes :meth:`sign` would return; costs no signature."""
+        import jwt  # noqa: PLC0415
+
+        # The same token but for its own signature, which takes no time.
+        token = jwt.encode(dict(claims), bytes(_HS256_BYTES), algorithm="HS256")
+        return (
+            len(token)
+            - _base64_length(_HS256_BYTES)
+            + _base64_length((self._private_key().key_size + 7) // 8)
+        )
+
     def _private_key(self) -> RSAPrivateKey:
         if self._thread is not None:
             self._thread.join()
@@ -143,13 +156,51 @@ class SessionKey:
         self._key = key
 
 
-def request_claims(body_sha256: str | None, now: float | None = None) -> dict[str, str | int]:
-    """The claims of one data-plane request; a JSON body is bound by its hash."""
-    issued = int(time.time() if now is None else now)
+class FormSigner:
+    """Signs the form that comes with a request, once the hash of its file is known.
+
+    Attributes:
+        length: Bytes of the signature, whatever the hash will be.
+    """
+
+    def __init__(
+        self, key: SessionKey, request: Mapping[str, str | int], path: str, mode: str
+    ) -> None:
+        """Take issuer, times and ``jti`` from the claims of the request's own token."""
+        self._key = key
+        self._claims = {name: request[name] for name in ("iss", "iat", "exp", "jti")}
+        self._claims |= {"path": path, "mode": mode}
+        self.length = key.signed_length({**self._claims, "content_sha256": "0" * 64})
+
+    def sign(self, content_sha256: str) -> str:
+        """The value of the field ``signature``; the hash is in lower-case hex."""
+        now = int(time.time())
+        if now - int(self._claims["iat"]) > _SIGNATURE_LIFE // 2:
+            # The server looks at its times when the whole file is there: it takes longer
+            # than a signature lives to send a large one over a slow line.
+            self._claims |= _lifetime(now)
+        return self._key.sign({**self._claims, "content_sha256": content_sha256})
+
+
+def request_claims(
+    session_id: str, method: str, inside: str, body_sha256: str | None, now: float | None = None
+) -> dict[str, str | int]:
+    """The claims that bind a token to one request of the data plane; to be used once.
+
+    Args:
+        session_id: Whose sandbox it goes to.
+        method: In capitals.
+        inside: Path and query as the sandbox sees them, see ``Request.inside``.
+        body_sha256: The hash of a JSON body; other bodies are not in this token.
+        now: Seconds since 1970. Default: the time of this machine.
+    """
     claims: dict[str, str | int] = {
         "iss": "sdk-client",
-        "iat": issued,
-        "exp": issued + _SIGNATURE_LIFE,
+        **_lifetime(int(time.time() if now is None else now)),
+        "jti": os.urandom(16).hex(),
+        "sid": session_id,
+        "htm": method,
+        "htu": inside,
     }
     if body_sha256 is not None:
         claims["body_sha256"] = body_sha256
@@ -160,16 +211,22 @@ def agreement_claims(
     session_id: str, method: str, path: str, body_sha256: str | None
 ) -> dict[str, str | int]:
     """What the holder of a session's key signs to agree to a copy of it; used once."""
-    issued = int(time.time())
     return {
         "sid": session_id,
         "htm": method,
         "htu": path,
         "body_sha256": body_sha256 or "",
         "jti": os.urandom(16).hex(),
-        "iat": issued,
-        "exp": issued + _SIGNATURE_LIFE,
+        **_lifetime(int(time.time())),
     }
+
+
+def _base64_length(count: int) -> int:
+    return (count * 4 + 2) // 3  # without padding
+
+
+def _lifetime(issued: int) -> dict[str, str | int]:
+    return {"iat": issued, "exp": issued + _SIGNATURE_LIFE}
 
 
 def _new_private_key() -> RSAPrivateKey:

@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 from . import _code, _files, _requests, _responses
 from ._auth import SessionKey
+from ._forms import Multipart, Progress
 from ._owner import SessionOwner
-from ._requests import Multipart, Progress
 from ._results import CommandResult, FileInfo
 from ._session import Session
 from ._settings import (

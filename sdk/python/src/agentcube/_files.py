@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ._forms import Progress
 from ._http import Response, TransportError
-from ._requests import Progress
 from .exceptions import FileTransferError
 
 _CHUNK = 256 * 1024

@@ -5,24 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from ._code import check_text, duration
+from ._forms import FILE_MODE, Multipart
 from ._settings import DEFAULT_NAME, DEFAULT_NAMESPACE, Endpoint, Given, Settings
-from .exceptions import FileTransferError
-
-Progress = Callable[[int, int], object]
 
 # The server promises an answer within two seconds of the command's time-out. But a paused
 # session is woken first, and may have to wait for room; the network has its share too.
 _EXECUTE_GRACE = 30.0
-_CHUNK = 256 * 1024
-_FILE_MODE = "0644"
 # Content above this is streamed as multipart: base64 makes it a third longer, and older
 # servers take bodies of up to 32 MiB.
 MAX_JSON_CONTENT = 16 * 1024 * 1024
@@ -35,6 +30,10 @@ class Request:
     Attributes:
         target: Path and query, percent-encoded, with the prefix of the base URL.
         body_sha256: Hash of a JSON body, which the signature binds; None for other bodies.
+        session_id: The session that a request of the data plane is for; empty for others.
+        inside: Path and query of such a request as the sandbox sees them, in the one spelling
+            that is signed and sent: every byte of the path but letters, digits, ``-._~`` and
+            the slash is percent-encoded.
         agreed_path: Where the holder of the session's key has to agree to a request of the
             control plane: its path without the prefix of the base URL, which is signed.
         read_timeout: Seconds to wait for the answer, or for progress while streaming.
@@ -50,51 +49,9 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Multipart | None = field(default=None, repr=False)
     body_sha256: str | None = None
+    session_id: str = ""
+    inside: str = ""
     agreed_path: str | None = None
-
-
-class Multipart:
-    """A multipart body: path and mode, then the content of a file, read while it is sent."""
-
-    def __init__(
-        self, path: str, filename: str, source: BinaryIO, size: int, progress: Progress | None
-    ) -> None:
-        boundary = os.urandom(16).hex()
-        # As browsers do it; the server takes the name from the field "path" anyway.
-        safe = filename.translate({0x22: "%22", 0x0D: "%0D", 0x0A: "%0A"})
-        head = "".join(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-            for name, value in (("path", path), ("mode", _FILE_MODE))
-        )
-        head += (
-            f"--{boundary}\r\n"
-            f'Content-Disposition: form-data; name="file"; filename="{safe}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        )
-        self._head = head.encode("utf-8", "surrogateescape")
-        self._tail = f"\r\n--{boundary}--\r\n".encode("ascii")
-        self._source = source
-        self._size = size
-        self._progress = progress
-        self.content_type = f"multipart/form-data; boundary={boundary}"
-        self.content_length = len(self._head) + size + len(self._tail)
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._head
-        done = 0
-        if self._progress is not None:
-            self._progress(0, self._size)
-        while done < self._size:
-            chunk = self._source.read(min(_CHUNK, self._size - done))
-            if not chunk:
-                raise FileTransferError(
-                    f"the file became shorter while it was sent: {done} of {self._size} bytes"
-                )
-            yield chunk
-            done += len(chunk)
-            if self._progress is not None:
-                self._progress(done, self._size)
-        yield self._tail
 
 
 def create_session(settings: Settings, public_key: str | None, idempotency_key: str) -> Request:
@@ -185,7 +142,7 @@ def execute(
         settings,
         session_id,
         "POST",
-        "execute",
+        "/api/execute",
         body=_json(fields),
         read_timeout=timeout + _EXECUTE_GRACE,
         timeout_option="timeout",
@@ -198,10 +155,10 @@ def write_file(settings: Settings, session_id: str, path: str, content: bytes) -
         {
             "path": path,
             "content": base64.b64encode(content).decode("ascii"),
-            "mode": _FILE_MODE,
+            "mode": FILE_MODE,
         }
     )
-    return _data(settings, session_id, "POST", "files", body=body)
+    return _data(settings, session_id, "POST", "/api/files", body=body)
 
 
 def upload_file(settings: Settings, session_id: str, body: Multipart) -> Request:
@@ -210,7 +167,7 @@ def upload_file(settings: Settings, session_id: str, body: Multipart) -> Request
         settings,
         session_id,
         "POST",
-        "files",
+        "/api/files",
         body=body,
         read_timeout=settings.timeouts.transfer,
         timeout_option="transfer_timeout",
@@ -224,7 +181,7 @@ def download_file(settings: Settings, session_id: str, path: str) -> Request:
         settings,
         session_id,
         "GET",
-        f"files/{quote(relative, safe='/')}",
+        f"/api/files/{relative}",
         read_timeout=settings.timeouts.transfer,
         timeout_option="transfer_timeout",
     )
@@ -232,7 +189,8 @@ def download_file(settings: Settings, session_id: str, path: str) -> Request:
 
 def list_files(settings: Settings, session_id: str, path: str) -> Request:
     """List a directory."""
-    return _data(settings, session_id, "GET", f"files?path={quote(path, safe='')}")
+    query = f"path={quote(path, safe='')}"
+    return _data(settings, session_id, "GET", "/api/files", query=query)
 
 
 def remote_path(path: str, what: str = "remote_path") -> str:
@@ -327,8 +285,9 @@ def _data(
     settings: Settings,
     session_id: str,
     method: str,
-    api: str,
+    path: str,
     *,
+    query: str = "",
     body: bytes | Multipart | None = None,
     read_timeout: float | None = None,
     timeout_option: str = "control_timeout",
@@ -341,19 +300,22 @@ def _data(
     elif body is not None:
         headers["Content-Type"] = body.content_type
     namespace, name = quote(settings.namespace, safe=""), quote(settings.name, safe="")
+    inside = quote(path, safe="/") + (f"?{query}" if query else "")
     return Request(
         method=method,
         plane="data",
         endpoint=settings.router,
         target=(
             f"{settings.router.prefix}/v1/namespaces/{namespace}"
-            f"/code-interpreters/{name}/invocations/api/{api}"
+            f"/code-interpreters/{name}/invocations{inside}"
         ),
         read_timeout=settings.timeouts.control if read_timeout is None else read_timeout,
         timeout_option=timeout_option,
         headers=headers,
         body=body,
         body_sha256=body_sha256,
+        session_id=session_id,
+        inside=inside,
     )
 
 

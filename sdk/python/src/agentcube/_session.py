@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Literal, TypeVar
 
 from . import _requests, _responses
-from ._auth import BearerTokens, SessionKey, agreement_claims, request_claims
+from ._auth import BearerTokens, FormSigner, SessionKey, agreement_claims, request_claims
+from ._forms import Multipart
 from ._http import Response, Transport, TransportError
 from ._requests import Request
 from ._responses import Created
@@ -278,9 +279,9 @@ class Session:
             attempt += 1
 
     def _attempt(self, request: Request) -> Response:
-        request = self._agreed(request)
+        request, authorization = self._authorized(self._agreed(request))
         started = time.monotonic()
-        response = self._transport.send(request, self._authorization(request))
+        response = self._transport.send(request, authorization)
         logger.debug(
             "answer %s %s://%s%s status=%d request_id=%s seconds=%.3f",
             request.method,
@@ -308,10 +309,17 @@ class Session:
         )
         return replace(request, headers={**request.headers, _SIGNATURE: self._key.sign(claims)})
 
-    def _authorization(self, request: Request) -> str | None:
-        if request.plane == "data" and self._key is not None:
-            return self._key.sign(request_claims(request.body_sha256))
-        return self._tokens.token_for(request.endpoint)
+    def _authorized(self, request: Request) -> tuple[Request, str | None]:
+        """The request and the token for one attempt: a signature is good for one alone."""
+        if request.plane != "data" or self._key is None:
+            return request, self._tokens.token_for(request.endpoint)
+        claims = request_claims(
+            request.session_id, request.method, request.inside, request.body_sha256
+        )
+        if isinstance(request.body, Multipart):
+            signer = FormSigner(self._key, claims, request.body.path, request.body.mode)
+            request = replace(request, body=request.body.signed(signer.length, signer.sign))
+        return request, self._key.sign(claims)
 
 
 def _read(response: Response) -> bytes:

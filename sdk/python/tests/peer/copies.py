@@ -124,7 +124,7 @@ class Copies(Wire):
         session_id = str(uuid.uuid4())
         root = self.state.folder / session_id
         root.mkdir()
-        session = Session(session_id, namespace, name, ttl, root, key)
+        session = Session(session_id, namespace, name, ttl, root, key, strict=self.state.strict)
         self.state.sessions[session_id] = session
         return session
 

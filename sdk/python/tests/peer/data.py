@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import os
 import signal
 import subprocess
@@ -12,13 +11,11 @@ import time
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
-from .wire import DATA, Refused, RefusedInside, Session, Wire, expect, inside
+from .tokens import Tokens
+from .wire import DATA, Refused, RefusedInside, Session, expect, inside
 
 
-class DataPlane(Wire):
+class DataPlane(Tokens):
     # Router
 
     def invoke(self, path: str, query: str) -> None:
@@ -30,40 +27,14 @@ class DataPlane(Wire):
         if session.fate is not None:
             raise Refused(410, "the session has ended", "SESSION_ENDED", fate=session.fate)
         session.paused = False  # a request wakes it
+        self.claims = {}
         if session.key is None:
             self.check_bearer()
         else:
-            self.check_signature(session.key)
+            self.check_token(session, "/" + unquote(rest), query)
         self.picod(session, unquote(rest), query)
 
     # PicoD
-
-    def check_signature(self, key: RSAPublicKey) -> None:
-        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer" or not token or " " in token:
-            raise RefusedInside(401, "Missing Authorization header", "TOKEN_MISSING")
-        try:
-            head = jwt.get_unverified_header(token)
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=["RS256"],
-                options={"require": ["exp", "iat", "iss"]},
-                issuer="sdk-client",
-            )
-        except jwt.PyJWTError as error:
-            raise RefusedInside(
-                401, "Invalid token", "TOKEN_INVALID", detail=f"JWT verification failed: {error}"
-            ) from error
-        expect(head == {"alg": "RS256", "typ": "JWT"}, "JWT header")
-        expect(claims["exp"] == claims["iat"] + 300, "exp")
-        if self.headers.get("Content-Type") == "application/json":
-            expect(set(claims) == {"iss", "iat", "exp", "body_sha256"}, "claims")
-            digest = hashlib.sha256(self.seen.body).hexdigest()
-            if claims["body_sha256"] != digest:
-                raise RefusedInside(401, "body does not match its signature", "BODY_MISMATCH")
-        else:
-            expect(set(claims) == {"iss", "iat", "exp"}, "claims without a JSON body")
 
     def picod(self, session: Session, rest: str, query: str) -> None:
         match self.command, rest:
@@ -121,8 +92,9 @@ class DataPlane(Wire):
         return {"removed": True}
 
     def write(self, session: Session) -> None:
-        if (self.headers.get("Content-Type") or "").startswith("multipart/form-data"):
-            path, mode, content = self.multipart()
+        if self.is_form:
+            path, mode, content, signature = self.multipart()
+            self.check_form(session, path, mode, content, signature)
         else:
             body = self.json_body()
             expect(set(body) == {"path", "content", "mode"}, "fields")
@@ -139,17 +111,20 @@ class DataPlane(Wire):
         target.write_bytes(content)
         self.answer(200, {"path": path, "size": len(content), "mode": "-rw-r--r--"})
 
-    def multipart(self) -> tuple[str, str, bytes]:
+    def multipart(self) -> tuple[str, str, bytes, str | None]:
         boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
         pieces = self.seen.body.split(b"--" + boundary)
         expect(pieces[0] == b"" and pieces[-1] == b"--\r\n", "multipart frame")
+        names = ["path", "mode", "file", "signature"]
+        expect(3 <= len(pieces) - 2 <= 4, "number of parts")
         values = []
-        for expected, piece in zip(("path", "mode", "file"), pieces[1:-1], strict=True):
+        for expected, piece in zip(names, pieces[1:-1], strict=False):
             head, _, value = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
             expect(f'name="{expected}"'.encode() in head, f"part {expected}")
             expect(value.endswith(b"\r\n"), "end of part")
             values.append(value[:-2])
-        return values[0].decode(), values[1].decode(), values[2]
+        path, mode, content, *signature = values
+        return path.decode(), mode.decode(), content, signature[0].decode() if signature else None
 
     def list(self, session: Session, query: dict[str, list[str]]) -> None:
         expect(set(query) == {"path"}, "query")

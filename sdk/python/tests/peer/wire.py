@@ -50,6 +50,10 @@ class Session:
     key: RSAPublicKey | None
     fate: str | None = None
     paused: bool = False
+    strict: bool = False
+    """It takes bound tokens alone."""
+    used: set[str] = field(default_factory=set)
+    """Every jti that came with a token."""
     parent: str | None = None
     env: dict[str, str] = field(default_factory=dict)
 
@@ -125,6 +129,8 @@ class State:
     interceptors: list[Interceptor] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     connections: int = 0
+    strict: bool = False
+    """New sessions are strict."""
     older_agent: bool = False
     """It knows nothing of files to be removed, and ignores them."""
     older_control: bool = False

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import re
 import threading
 
 import jwt
@@ -47,15 +48,24 @@ def test_every_session_has_its_own_key() -> None:
 
 
 def test_signatures_can_be_checked_with_the_public_half(rsa_key: rsa.RSAPrivateKey) -> None:
-    token = SessionKey(pem_of(rsa_key)).sign(request_claims("ab" * 32))
+    token = SessionKey(pem_of(rsa_key)).sign(request_claims("s", "POST", "/api/execute", "ab" * 32))
     assert jwt.get_unverified_header(token) == {"alg": "RS256", "typ": "JWT"}
     claims = jwt.decode(token, rsa_key.public_key(), algorithms=["RS256"])
     assert claims["body_sha256"] == "ab" * 32
 
 
 def test_claims() -> None:
-    assert request_claims(None, now=1000.9) == {"iss": "sdk-client", "iat": 1000, "exp": 1300}
-    assert request_claims("aa", now=0)["body_sha256"] == "aa"
+    claims = request_claims("sid", "GET", "/api/files?path=.", None, now=1000.9)
+    assert re.fullmatch("[0-9a-f]{32}", str(claims.pop("jti")))
+    assert claims == {
+        "iss": "sdk-client",
+        "iat": 1000,
+        "exp": 1300,
+        "sid": "sid",
+        "htm": "GET",
+        "htu": "/api/files?path=.",
+    }
+    assert request_claims("sid", "POST", "/api/execute", "aa", now=0)["body_sha256"] == "aa"
 
 
 def test_a_key_given_as_text_or_bytes(rsa_key: rsa.RSAPrivateKey) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentcube import FileTransferError, _requests, _settings
+from agentcube import FileTransferError, _forms, _requests, _settings
 
 SETTINGS = _settings.Settings(
     name="tmpl",
@@ -76,7 +76,7 @@ def test_environments_of_wrong_type(env: Any) -> None:
 
 
 def test_only_json_is_hashed() -> None:
-    multipart = _requests.Multipart("p", "p", io.BytesIO(b"x"), 1, None)
+    multipart = _forms.Multipart("p", "p", io.BytesIO(b"x"), 1, None)
     for request in (
         _requests.upload_file(SETTINGS, "sid", multipart),
         _requests.download_file(SETTINGS, "sid", "p"),
@@ -128,9 +128,7 @@ def test_paths_of_wrong_type(path: Any) -> None:
 
 def test_multipart_is_as_long_as_it_says() -> None:
     content = bytes(range(256)) * 4000
-    multipart = _requests.Multipart(
-        "dir/päth", 'na"me\r\n', io.BytesIO(content), len(content), None
-    )
+    multipart = _forms.Multipart("dir/päth", 'na"me\r\n', io.BytesIO(content), len(content), None)
     raw = b"".join(multipart)
     assert len(raw) == multipart.content_length
     assert raw.count(content) == 1
@@ -141,7 +139,7 @@ def test_multipart_is_as_long_as_it_says() -> None:
 def test_progress_counts_the_content_alone() -> None:
     calls: list[tuple[int, int]] = []
     size = 600_000
-    multipart = _requests.Multipart(
+    multipart = _forms.Multipart(
         "p", "p", io.BytesIO(b"x" * size), size, lambda done, total: calls.append((done, total))
     )
     list(multipart)
@@ -152,11 +150,11 @@ def test_progress_counts_the_content_alone() -> None:
 
 def test_a_file_that_shrinks() -> None:
     with pytest.raises(FileTransferError, match="shorter"):
-        list(_requests.Multipart("p", "p", io.BytesIO(b"xx"), 3, None))
+        list(_forms.Multipart("p", "p", io.BytesIO(b"xx"), 3, None))
 
 
 def test_a_file_that_grows_is_sent_as_it_was() -> None:
-    multipart = _requests.Multipart("p", "p", io.BytesIO(b"xxyy"), 2, None)
+    multipart = _forms.Multipart("p", "p", io.BytesIO(b"xxyy"), 2, None)
     assert b"yy" not in b"".join(multipart)
 
 
