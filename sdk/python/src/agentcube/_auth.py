@@ -122,6 +122,17 @@ class SessionKey:
         )
         return base64.b64encode(pem).rstrip(b"=").decode("ascii")
 
+    def private_pem(self) -> str:
+        """The private half as PEM text (PKCS#8), not encrypted; never to be logged or stored."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+        pem = self._private_key().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return pem.decode("ascii")
+
     def sign(self, claims: Mapping[str, str | int]) -> str:
         """A JWT over the claims, signed with RS256."""
         import jwt  # noqa: PLC0415
@@ -236,19 +247,22 @@ def _new_private_key() -> RSAPrivateKey:
 
 
 def _load_private_key(pem: str | bytes) -> RSAPrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
 
     if not isinstance(pem, (str, bytes)):
         raise TypeError(f"private_key is PEM text, not {type(pem).__name__}")
     raw = pem.encode("utf-8", "replace") if isinstance(pem, str) else pem
+    problem = ""
     try:
         key = serialization.load_pem_private_key(raw, password=None)
     except TypeError:
-        raise ConfigurationError("private_key is encrypted; decrypt it first") from None
-    except ValueError:
-        # The cause is dropped: it may quote the text.
-        raise ConfigurationError("private_key is not the PEM text of a private key") from None
+        problem = "private_key is encrypted; decrypt it first"
+    except (ValueError, UnsupportedAlgorithm):
+        problem = "private_key is not the PEM text of a private key"
+    if problem:  # raised here, without the cause and its context: they may quote the text
+        raise ConfigurationError(problem)
     if not isinstance(key, RSAPrivateKey):
         raise ConfigurationError("private_key is not an RSA key")
     if key.key_size < _KEY_BITS:

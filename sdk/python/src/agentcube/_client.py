@@ -17,12 +17,7 @@ from ._forms import Multipart, Progress
 from ._owner import SessionOwner
 from ._results import CommandResult, FileInfo
 from ._session import Session
-from ._settings import (
-    DEFAULT_NAME,
-    DEFAULT_NAMESPACE,
-    Timeouts,
-    resolve,
-)
+from ._settings import Timeouts, resolve
 from .exceptions import AgentCubeError, ConfigurationError
 
 logger = logging.getLogger("agentcube")
@@ -35,14 +30,17 @@ class CodeInterpreterClient(SessionOwner):
 
     The session begins at its first use: on entering a ``with`` block, or with the first
     call. A client that was made and never used owns nothing. It ends when the block is
-    left, or with :meth:`stop`.
+    left, or with :meth:`stop`. A session that was made elsewhere, and that the client is
+    attached to by ``session_id``, goes on when the block is left.
 
     Only this object can run code in its session: it makes a key, keeps the private half
-    and signs every request with it. It may be used from several threads.
+    and signs every request with it, unless you share the key, see :meth:`export_key`. It
+    may be used from several threads.
 
     Args:
-        name: The template (``CodeInterpreter``) to make the session from.
-        namespace: The namespace of the template.
+        name: The template (``CodeInterpreter``) to make the session from. Default:
+            ``simple-codeinterpreter``; with ``session_id`` or ``checkpoint``, theirs.
+        namespace: The namespace of the template. Default: ``default``, or as for ``name``.
         ttl: The longest life of the session, in seconds. The template may set a shorter one.
         workload_manager_url: The control plane. Default: environment variable
             ``WORKLOAD_MANAGER_URL`` or ``WORKLOADMANAGER_URL``, else ``http://localhost:8080``.
@@ -52,13 +50,13 @@ class CodeInterpreterClient(SessionOwner):
             for an address of this machine), the Kubernetes service account's token.
         verbose: Log what the client does to the logger ``agentcube``, and to stderr if the
             program has set up no logging. Keys, tokens, code and output are never logged.
-        session_id: Use this session instead of a new one. Without ``private_key`` it is
-            taken for one that was made without a key.
-        private_key: The PEM text of the RSA key (2048 bits or more) to use for the session.
-            Default: a new one.
+        session_id: Use this session instead of a new one. Its template is asked for at the
+            control plane, unless ``name`` or ``namespace`` is given. Without ``private_key``
+            it is taken for one that was made without a key.
+        private_key: The PEM text of the RSA key (2048 bits or more) to use for the session,
+            as :meth:`export_key` gives it. Default: a new one.
         checkpoint: Begin from the memory and files that :meth:`checkpoint` kept under this
-            name, instead of a template; ``name`` and ``namespace`` are then those of the
-            checkpoint's template.
+            name, instead of a template.
         env: Variables of all commands of the session, over those of the template and, with
             ``checkpoint``, over those of the session it was made of. The ``env`` of a call
             comes over them. At most 128, with 64 KiB in all.
@@ -80,8 +78,8 @@ class CodeInterpreterClient(SessionOwner):
 
     def __init__(
         self,
-        name: str = DEFAULT_NAME,
-        namespace: str = DEFAULT_NAMESPACE,
+        name: str | None = None,
+        namespace: str | None = None,
         ttl: int = 3600,
         workload_manager_url: str | None = None,
         router_url: str | None = None,

@@ -38,6 +38,12 @@ class SessionOwner:
         state = "stopped" if self._session.is_closed else self._session.known_id or "not started"
         return f"<{type(self).__name__} {settings.namespace}/{settings.name}: {state}>"
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "a client cannot be pickled; another process attaches to its session with "
+            "session_id= and private_key=, see export_key()"
+        )
+
     def __enter__(self) -> Self:
         """Begin the session.
 
@@ -53,13 +59,15 @@ class SessionOwner:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the session, also when the block raised.
+        """End the session, also when the block raised; let go of one that was made elsewhere.
 
-        A failed deletion is raised; if the block raised, that goes first and the failure is
-        logged and noted on it.
+        Who made a session ends it: others, which are attached to it by ``session_id``, leave
+        it alone unless they call :meth:`stop`. A failed deletion is raised; if the block
+        raised, that goes first and the failure is logged and noted on it.
         """
-        if self._session.is_forked:
-            self.detach()  # the session belongs to the parent process, which still uses it
+        # In a forked process the session is that of the parent, which still uses it.
+        if self._session.is_forked or self._session.is_attached:
+            self.detach()
             return
         try:
             self.stop()
@@ -94,6 +102,7 @@ class SessionOwner:
     def stop(self) -> None:
         """End the session and free all it holds. Calling it again does nothing.
 
+        It ends a session that was made elsewhere as well, whoever else uses it.
         A session that is gone already counts as ended. After a failure it can be called again.
 
         Raises:
@@ -109,6 +118,24 @@ class SessionOwner:
         """
         self._finalizer.detach()
         self._session.let_go()
+
+    def export_key(self) -> str:
+        """The private key of the session: PEM text (PKCS#8), not encrypted.
+
+        Whoever holds it and reaches the Router can do all that this client can: run code in
+        the session, read and change its files. Whoever has the owner's token besides can copy
+        it. That lasts as long as the session does: a key is never taken back or replaced, and
+        its use does not show who used it. Hand it to another process over a channel that
+        nobody else reads, such as a pipe, keep it out of logs and arguments, and let that
+        process use it in ``CodeInterpreterClient(session_id=..., private_key=...)``.
+
+        Begins no session, and can be called after :meth:`detach`. Forks have other keys.
+
+        Raises:
+            ConfigurationError: The client has no key: it was attached to a session without
+                one, for which the Router signs.
+        """
+        return self._session.export_key()
 
     def pause(self) -> None:
         """Put the session to sleep: memory and files go to disk, and it costs nothing else.

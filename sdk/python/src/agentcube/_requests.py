@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from ._code import check_text, duration
 from ._forms import FILE_MODE, Multipart
-from ._settings import DEFAULT_NAME, DEFAULT_NAMESPACE, Endpoint, Given, Settings
+from ._settings import Endpoint, Given, Settings
 
 # The server promises an answer within two seconds of the command's time-out. But a paused
 # session is woken first, and may have to wait for room; the network has its share too.
@@ -64,8 +64,8 @@ def create_session(settings: Settings, public_key: str | None, idempotency_key: 
     }
     if settings.checkpoint is not None:
         fields["checkpoint"] = settings.checkpoint
-        if (settings.name, settings.namespace) == (DEFAULT_NAME, DEFAULT_NAMESPACE):
-            del fields["name"], fields["namespace"]  # nobody asked for them: its own
+        if not settings.named:
+            del fields["name"], fields["namespace"]  # its own
     if public_key is not None:
         fields["publicKey"] = public_key
     if settings.given.env:
@@ -84,6 +84,11 @@ def delete_session(settings: Settings, session_id: str) -> Request:
     return _control(
         settings, "DELETE", f"/v1/code-interpreter/sessions/{quote(session_id, safe='')}"
     )
+
+
+def describe_session(settings: Settings, session_id: str) -> Request:
+    """Ask what a session is."""
+    return _control(settings, "GET", f"/v1/sessions/{quote(session_id, safe='')}")
 
 
 def change_session(settings: Settings, session_id: str, verb: str) -> Request:

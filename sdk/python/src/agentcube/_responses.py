@@ -12,6 +12,7 @@ from typing import Any
 
 from ._requests import Request
 from ._results import Checkpoint, CommandResult, FileInfo
+from ._settings import check_name
 from .exceptions import (
     APIStatusError,
     AuthenticationError,
@@ -21,6 +22,7 @@ from .exceptions import (
     CheckpointUnusableError,
     CommandExecutionError,
     CommandTimeoutError,
+    ConfigurationError,
     ConflictError,
     DiskFullError,
     InternalServerError,
@@ -139,6 +141,17 @@ def forked(request: Request, body: bytes, count: int) -> list[Created]:
     if not all(isinstance(session, dict) for session in sessions):
         raise _invalid(request, "one of its sessions is malformed")
     return [_created(request, session) for session in sessions]
+
+
+def template(request: Request, body: bytes) -> tuple[str, str]:
+    """Namespace and name of the template, in the description of a session."""
+    fields = _object(request, body)
+    namespace, name = _text(fields, "namespace") or "", _text(fields, "name") or ""
+    try:
+        check_name(name, namespace)
+    except ConfigurationError:
+        raise _invalid(request, "it names no template") from None
+    return namespace, name
 
 
 def checkpoint(request: Request, body: bytes) -> Checkpoint:

@@ -26,6 +26,7 @@ from .exceptions import (
     APIStatusError,
     APITimeoutError,
     ClientClosedError,
+    ConfigurationError,
     InvalidResponseError,
     NotSupportedError,
 )
@@ -43,6 +44,7 @@ _MAX_RETRY_AFTER = 30.0
 _FORGOTTEN_TIMEOUT = 2.0
 _GOOD = (200, 201, 204)
 _GONE = (404, 410)
+_NO_SUCH_PATH = (404, 405)
 _BUSY = (429, 503)
 _NEVER = "SANDBOX_NOT_ALLOWED"  # 503 as well, but no patience helps
 _NOT_SENT = ("refused",)
@@ -89,25 +91,36 @@ class Session:
         return self._closed
 
     @property
+    def is_attached(self) -> bool:
+        """Whether the session was made elsewhere, and is not this client's to end."""
+        return self._attached
+
+    @property
     def is_forked(self) -> bool:
         """Whether this process is a copy of the one that the session belongs to."""
         return self._pid != os.getpid()
 
     def ensure(self) -> str:
-        """The id of the session, which is created if it was not before."""
+        """The id of the session, which is created if it was not before.
+
+        Of a session that was made elsewhere, the template is known afterwards.
+        """
         with self._lock:
             self._check_open()
             if self._id is None:
-                created = self._create()
-                logger.debug("session created id=%s", created.id)
-                if self.is_closed:  # by a signal handler, meanwhile
-                    self._delete(created.id)
-                    raise ClientClosedError("the client was stopped while its session began")
-                self._check_given(created)
-                if self.settings.checkpoint is not None:
-                    self._take_template(created)
-                self._id = created.id
+                self._id = self._begin()
+            elif self._attached and not self.settings.named:
+                self._look_up(self._id)
             return self._id
+
+    def export_key(self) -> str:
+        """The private key as PEM text."""
+        if self._key is None:
+            raise ConfigurationError(
+                f"there is no key to export: the client was attached to session {self._id} "
+                "without private_key="
+            )
+        return self._key.private_pem()
 
     def end(self) -> None:
         """Delete the session. Does nothing when there is none, or it was deleted before."""
@@ -216,12 +229,33 @@ class Session:
             self._delete(created.id)
         raise NotSupportedError("the server is too old to take env and files")
 
-    def _take_template(self, created: Created) -> None:
-        # The template is the checkpoint's, and requests to the session name it.
+    def _begin(self) -> str:
+        created = self._create()
+        logger.debug("session created id=%s", created.id)
+        if self.is_closed:  # by a signal handler, meanwhile
+            self._delete(created.id)
+            raise ClientClosedError("the client was stopped while its session began")
+        self._check_given(created)
+        if self.settings.checkpoint is not None:
+            self._take_template(created.namespace, created.name)
+        return created.id
+
+    def _look_up(self, session_id: str) -> None:
+        request = _requests.describe_session(self.settings, session_id)
+        try:
+            self._take_template(*_responses.template(request, self._control(request)))
+        except APIStatusError as error:
+            if error.status not in _NO_SUCH_PATH or error.code is not None:
+                raise
+            self._take_template(None, None)  # an older server, which cannot say
+
+    def _take_template(self, namespace: str | None, name: str | None) -> None:
+        # Requests to the session name its template.
         self.settings = replace(
             self.settings,
-            namespace=created.namespace or self.settings.namespace,
-            name=created.name or self.settings.name,
+            namespace=namespace or self.settings.namespace,
+            name=name or self.settings.name,
+            named=True,
         )
 
     def _create(self) -> Created:

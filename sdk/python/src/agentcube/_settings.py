@@ -91,7 +91,12 @@ class Given:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a client needs to know, checked."""
+    """All that a client needs to know, checked.
+
+    Attributes:
+        named: Whether somebody named the template. If not, it is that of the checkpoint, or
+            of the session that the client is attached to.
+    """
 
     name: str
     namespace: str
@@ -102,6 +107,7 @@ class Settings:
     timeouts: Timeouts
     max_retries: int
     checkpoint: str | None = None
+    named: bool = True
     given: Given = field(default_factory=Given)
 
 
@@ -121,8 +127,8 @@ class TokenSettings:
 
 
 def resolve(
-    name: str,
-    namespace: str,
+    name: str | None,
+    namespace: str | None,
     ttl: int,
     workload_manager_url: str | None,
     router_url: str | None,
@@ -137,6 +143,9 @@ def resolve(
         ConfigurationError: A value is malformed.
         TypeError: A value has the wrong type.
     """
+    named = name is not None or namespace is not None
+    name = DEFAULT_NAME if name is None else name
+    namespace = DEFAULT_NAMESPACE if namespace is None else namespace
     check_name(name, namespace)
     check_ttl(ttl)
     if checkpoint is not None:
@@ -159,6 +168,7 @@ def resolve(
         timeouts=timeouts,
         max_retries=max_retries,
         checkpoint=checkpoint,
+        named=named,
     )
 
 

@@ -3,7 +3,7 @@
 ::
 
     AgentCubeError
-    ├── ConfigurationError          a setting is malformed (also a ValueError)
+    ├── ConfigurationError          a setting is malformed or missing (also a ValueError)
     ├── ClientClosedError           the client was used after stop() or detach()
     ├── UnsupportedLanguageError    run_code does not know it (also a ValueError)
     ├── APIConnectionError          no answer: refused, unknown host, TLS, connection lost
@@ -98,7 +98,7 @@ class AgentCubeError(Exception):
 
 
 class ConfigurationError(AgentCubeError, ValueError):
-    """A setting of the client is malformed."""
+    """A setting of the client is malformed, or missing for what is asked of it."""
 
 
 class ClientClosedError(AgentCubeError):

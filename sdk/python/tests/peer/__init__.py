@@ -52,6 +52,8 @@ class Handler(ControlPlane, DataPlane):
             self.delete(unquote(path.removeprefix(SESSIONS)))
         elif self.command in {"GET", "POST"} and path.startswith(DATA):
             self.invoke(path, parts.query)
+        elif self.state.older_control:
+            self.answer(404, b"404 page not found")
         else:
             raise Refused(404, "no such path", "NOT_FOUND")
 

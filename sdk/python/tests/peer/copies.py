@@ -23,6 +23,8 @@ class Copies(Wire):
         match self.command, path.removeprefix(ONE).split("/"):
             case "POST", [session_id, verb] if path.startswith(ONE):
                 self.change(self.owned(session_id), path, verb)
+            case "GET", [session_id] if path.startswith(ONE) and not self.state.older_control:
+                self.describe(unquote(session_id))
             case "GET", _ if path == KEPT:
                 self.check_bearer()
                 self.answer(200, {"checkpoints": [k.shown for k in self.state.kept.values()]})
@@ -32,6 +34,24 @@ class Copies(Wire):
             case _:
                 return False
         return True
+
+    def describe(self, session_id: str) -> None:
+        self.check_bearer()
+        session = self.state.sessions.get(session_id)
+        if session is None:
+            raise Refused(404, "no such session", "SESSION_NOT_FOUND")
+        state = "paused" if session.paused else "running" if session.fate is None else "ended"
+        self.answer(
+            200,
+            {
+                "sessionId": session.id,
+                "kind": "CodeInterpreter",
+                "namespace": session.namespace,
+                "name": session.name,
+                "auth": "managed" if session.key is None else "client-key",
+                "state": state,
+            },
+        )
 
     def owned(self, session_id: str) -> Session:
         self.check_bearer()

@@ -24,7 +24,7 @@ def _settings(peer: Peer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_there_are_blocks() -> None:
-    assert len(BLOCKS) == 10
+    assert len(BLOCKS) == 11
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))

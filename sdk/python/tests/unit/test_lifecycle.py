@@ -149,10 +149,92 @@ def test_a_session_made_with_a_key_needs_it(peer: Peer, make_client: MakeClient)
 
     with pytest.raises(AuthenticationError):
         make_client(session_id=first.session_id).list_files()
-    with make_client(session_id=first.session_id, private_key=pem) as second:
-        assert second.execute_command(["cat", "note"]) == "kept"
-        assert len(peer.requests("POST", CREATE)) == 1
+    second = make_client(session_id=first.session_id, private_key=pem)
+    assert second.execute_command(["cat", "note"]) == "kept"
+    assert len(peer.requests("POST", CREATE)) == 1
+    second.stop()
     assert peer.live == []
+
+
+def test_who_made_a_session_ends_it(peer: Peer, make_client: MakeClient) -> None:
+    pem = new_private_key()
+    with make_client(private_key=pem) as owner:
+        with make_client(session_id=owner.session_id, private_key=pem) as other:
+            other.write_file("kept", "note")
+        with (
+            pytest.raises(ZeroDivisionError),
+            make_client(session_id=owner.session_id, private_key=pem),
+        ):
+            raise ZeroDivisionError
+        with pytest.raises(ClientClosedError):
+            other.list_files()
+        assert owner.execute_command("cat note") == "kept"
+        assert peer.requests("DELETE") == []
+    assert peer.live == []
+
+
+def test_forks_of_a_session_made_elsewhere_end_with_their_block(
+    peer: Peer, make_client: MakeClient
+) -> None:
+    pem = new_private_key()
+    owner = make_client(private_key=pem)
+    with make_client(session_id=owner.session_id, private_key=pem) as other:
+        with other.fork()[0] as fork:
+            assert fork.list_files() == []
+        assert [session.id for session in peer.live] == [owner.session_id]
+
+
+def test_the_template_of_a_session_made_elsewhere(peer: Peer, make_client: MakeClient) -> None:
+    pem = new_private_key()
+    custom = {"name": "custom-template", "namespace": "agentcube"}
+    with make_client(private_key=pem, **custom) as owner:
+        same = {"session_id": owner.session_id, "private_key": pem}
+        other = make_client(**same)
+        for _ in range(2):
+            assert other.list_files() == []
+        assert "agentcube/custom-template" in repr(other)
+        assert len(peer.requests("GET", "/v1/sessions/")) == 1
+        # Who says what it is need not ask.
+        assert make_client(**same, **custom).list_files() == []
+        with pytest.raises(NotFoundError):
+            make_client(**same, name="simple-codeinterpreter").list_files()
+        assert len(peer.requests("GET", "/v1/sessions/")) == 1
+        other.stop()
+        assert len(peer.requests("GET", "/v1/sessions/")) == 1
+
+
+def test_a_session_that_nobody_knows(peer: Peer, make_client: MakeClient) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        make_client(session_id="missing", private_key=new_private_key()).start()
+    assert caught.value.code == "SESSION_NOT_FOUND"
+
+
+def test_an_older_server_does_not_know_the_template(peer: Peer, make_client: MakeClient) -> None:
+    peer.state.older_control = True
+    pem = new_private_key()
+    with make_client(private_key=pem) as owner:
+        other = make_client(session_id=owner.session_id, private_key=pem)
+        for _ in range(2):
+            assert other.list_files() == []
+        assert len(peer.requests("GET", "/v1/sessions/")) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        {},
+        {"name": "n"},
+        {"name": 1, "namespace": "n"},
+        {"name": "..", "namespace": "n"},
+    ],
+)
+def test_malformed_descriptions(body: object, peer: Peer, make_client: MakeClient) -> None:
+    client = make_client(session_id="s", private_key=new_private_key())
+    peer.answer("GET", "/v1/sessions/s", 200, body)
+    with pytest.raises(InvalidResponseError):
+        client.start()
 
 
 def test_a_session_without_a_key_is_used_with_the_token(

@@ -35,6 +35,16 @@ def test_without_settings_both_planes_are_on_localhost() -> None:
     assert str(settings.router) == "http://localhost:8080"
 
 
+def test_whether_a_template_is_named() -> None:
+    unnamed = resolve(name=None, namespace=None)
+    assert (unnamed.name, unnamed.namespace) == ("simple-codeinterpreter", "default")
+    assert not unnamed.named
+    for options in ({"name": None}, {"namespace": None}, {}):
+        settings = resolve(**options)
+        assert (settings.name, settings.namespace) == ("simple-codeinterpreter", "default")
+        assert settings.named
+
+
 @pytest.mark.parametrize("variable", ["WORKLOAD_MANAGER_URL", "WORKLOADMANAGER_URL"])
 def test_both_spellings_of_the_variable(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "http://wm.example:1")
@@ -147,7 +157,7 @@ def test_ttl_out_of_range(ttl: int) -> None:
         {"ttl": True},
         {"ttl": "3600"},
         {"name": 3},
-        {"namespace": None},
+        {"namespace": b"default"},
         {"router_url": 3},
         {"auth_token": b"x"},
         {"session_id": 3},
