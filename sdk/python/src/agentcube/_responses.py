@@ -60,7 +60,13 @@ _BY_CODE: dict[tuple[int, str], type[APIStatusError]] = {
 # How PicoD says that it found no shell; a shell's own "not found" reads differently.
 _NO_SHELL = re.compile(r'exec: "sh":|fork/exec \S*/sh:')
 _MAX_TEXT = 2000  # characters of a server's error that go into a message
-_CLOCK_LEEWAY = 55  # seconds; servers tolerate 60
+# How servers say that a signature is too old, or of a time that has not come. That it was
+# "used before" is not about clocks.
+_OF_TIME = re.compile(
+    r"\b(clocks?|expired|not valid yet|used before issued|before the agent began)\b", re.IGNORECASE
+)
+_CLOCK_LEEWAY = 30  # seconds; where the server speaks of time
+_CLOCK_LEEWAY_UNSAID = 55  # where it does not say why; servers tolerate 60
 _SERVER_ERRORS = 500
 
 
@@ -93,7 +99,8 @@ def status_error(
 
     text = _text(fields, "error") or _text(fields, "message") or _plain(body)
     parts = [text or "no reason given"]
-    if detail := _text(fields, "detail"):
+    detail = _text(fields, "detail")
+    if detail:
         parts.append(f"({detail})")
     if fate:
         parts.append(f"(fate: {fate})")
@@ -101,12 +108,12 @@ def status_error(
         parts.append(f"- {hint}")
     if location := headers.get("location"):
         parts.append(f"(redirected to {location}, which the SDK does not follow)")
-    if status == 401 and (skew := _clock_skew(headers)):  # noqa: PLR2004
-        parts.append(f"(the clock of this machine is {skew} off the server's)")
+    if status == 401:  # noqa: PLR2004
+        parts.append(_clock_hint(headers, text, detail))
     where = f"[{request.method} {request.endpoint}, HTTP {status}"
     where += f", {code}" if code else ""
     where += f", request {request_id}]" if request_id else "]"
-    message = f"{' '.join(parts)[:_MAX_TEXT]} {where}"
+    message = f"{' '.join(filter(None, parts))[:_MAX_TEXT]} {where}"
 
     kind = _BY_CODE.get((status, code or "")) or _BY_STATUS.get(status)
     if kind is None:
@@ -282,12 +289,23 @@ def _plain(body: bytes) -> str:
     return "" if text.startswith(("<", "{")) else text
 
 
-def _clock_skew(headers: Mapping[str, str]) -> str | None:
+def _clock_hint(headers: Mapping[str, str], text: str, detail: str | None) -> str:
+    """What to say where a signature was refused and the clocks differ; else nothing."""
+    if _OF_TIME.search(f"{text} {detail or ''}"):
+        leeway = _CLOCK_LEEWAY
+    elif detail is None:
+        leeway = _CLOCK_LEEWAY_UNSAID
+    else:
+        return ""  # there is another reason
     server = _timestamp(headers.get("date", ""))
-    if server is None:
-        return None
-    skew = round(time.time() - server)
-    return f"{skew:+d} s" if abs(skew) > _CLOCK_LEEWAY else None
+    skew = 0 if server is None else round(time.time() - server)
+    if abs(skew) <= leeway:
+        return ""
+    side = "ahead of" if skew > 0 else "behind"
+    return (
+        f"- the clock of this machine is {abs(skew)} s {side} the server's, and what is signed "
+        "carries the time: set the clocks"
+    )
 
 
 def _timestamp(http_date: str) -> float | None:

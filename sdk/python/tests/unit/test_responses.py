@@ -147,9 +147,41 @@ def test_retry_after() -> None:
 def test_a_wrong_clock_is_named() -> None:
     date = email.utils.formatdate(time.time() + 3600, usegmt=True)
     assert "clock" in str(error(401, {"error": "Invalid token"}, {"date": date}))
+    nearly = email.utils.formatdate(time.time() + 45, usegmt=True)
+    assert "clock" not in str(error(401, {"error": "Invalid token"}, {"date": nearly}))
     assert "clock" not in str(error(403, {"error": "Invalid token"}, {"date": date}))
     now = email.utils.formatdate(usegmt=True)
     assert "clock" not in str(error(401, {"error": "Invalid token"}, {"date": now}))
+
+
+@pytest.mark.parametrize(
+    ("detail", "of_time"),
+    [
+        ("token has invalid claims: token is expired", True),
+        ("Signature has expired", True),
+        ("token is not valid yet", True),
+        ("token used before issued", True),
+        ("token was made before the agent began: sign the request again", True),
+        ("used before the agent began", True),
+        ("the clocks differ", True),
+        ("token was used before", False),
+        ("token is for another path", False),
+        ("crypto/rsa: verification error", False),
+    ],
+)
+@pytest.mark.parametrize("seconds", [-3600, -45, -20, 20, 45, 3600])
+def test_clocks_are_named_where_the_server_speaks_of_time(
+    detail: str, of_time: bool, seconds: int
+) -> None:
+    date = email.utils.formatdate(time.time() - seconds, usegmt=True)
+    body = {"error": "Invalid token", "detail": f"JWT verification failed: {detail}"}
+    text = str(error(401, body, {"date": date}))
+    side = "ahead of" if seconds > 0 else "behind"
+    expected = of_time and abs(seconds) > 30
+    assert ("the clock of this machine is" in text) == expected
+    assert (f"s {side} the server's" in text) == expected
+    assert "the clock of this machine is" not in str(error(401, body))
+    assert "the clock of this machine is" not in str(error(401, body, {"date": "today"}))
 
 
 def test_a_redirect_is_named() -> None:
