@@ -138,6 +138,18 @@ def test_only_the_key_opens_the_session(live: CodeInterpreterClient, server_url:
         other.detach()
 
 
+def test_another_client_with_the_exported_key(live: CodeInterpreterClient, server_url: str) -> None:
+    live.write_file("kept", "note")
+    with CodeInterpreterClient(
+        workload_manager_url=server_url,
+        router_url=server_url,
+        session_id=live.session_id,
+        private_key=live.export_key(),
+    ) as other:
+        assert other.execute_command("cat note") == "kept"
+    assert live.execute_command("cat note") == "kept"
+
+
 def test_an_ended_session(server_url: str) -> None:
     key = new_private_key()
     first = CodeInterpreterClient(

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from between import USES, form_of, refused, requests, send, withheld
+from between import USES, form_of, refused, requests, send, unverified, withheld
 from conftest import MakeClient
 from peer import Peer, new_private_key
 
@@ -187,3 +187,35 @@ def test_a_bound_token_is_complete(
     assert refused(send(peer, seen, headers=headers), "")
     if missing != "body_sha256":  # the body is looked at when the name is used up
         assert send(peer, seen)[0] == 200
+
+
+def test_a_bound_token_is_short_lived_and_of_the_key(
+    peer: Peer, make_client: MakeClient, tmp_path: Path
+) -> None:
+    pem = new_private_key()
+    client = make_client(private_key=pem)
+    client.start()
+    seen = withheld(peer, client, tmp_path, "execute_command")
+    claims, mine, now = seen.claims, SessionKey(pem), int(time.time())
+    for token, why in (
+        (mine.sign({**claims, "exp": claims["iat"] + 301}), "too long"),
+        (mine.sign({**claims, "iat": now - 400, "exp": now - 100}), "expired"),
+        (mine.sign({**claims, "iat": now + 200, "exp": now + 400}), "not yet valid"),
+        (SessionKey(new_private_key()).sign(claims), "verification failed"),
+    ):
+        headers = {**seen.headers, "authorization": f"Bearer {token}"}
+        assert refused(send(peer, seen, headers=headers), why), why
+    assert send(peer, seen)[0] == 200
+
+
+def test_a_form_is_signed_by_the_key(peer: Peer, make_client: MakeClient, tmp_path: Path) -> None:
+    (tmp_path / "local").write_bytes(b"content")
+    client = make_client()
+    client.start()
+    seen = withheld(peer, client, tmp_path, "upload_file")
+    signature = form_of(seen)[3]
+    forged = SessionKey(new_private_key()).sign(unverified(signature))
+    body = seen.body.replace(signature, forged.encode())
+    assert refused(send(peer, seen, body=body), "verification failed")
+    assert peer.only.root.exists()
+    assert list(peer.only.root.iterdir()) == []

@@ -188,6 +188,12 @@ def test_keys_are_not_copied_by_accident(make_client: MakeClient) -> None:
                 act(thing)
 
 
+def test_who_pickles_a_client_is_told_what_to_do_instead(make_client: MakeClient) -> None:
+    for act in (pickle.dumps, copy.copy):
+        with pytest.raises(TypeError, match=r"session_id= and private_key=.*export_key"):
+            act(make_client())
+
+
 @pytest.mark.parametrize("cut", [slice(100), slice(None, None, 2), slice(0)])
 def test_a_malformed_key_is_not_quoted(cut: slice) -> None:
     pem = new_private_key()[cut]

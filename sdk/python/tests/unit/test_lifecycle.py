@@ -209,6 +209,16 @@ def test_a_session_that_nobody_knows(peer: Peer, make_client: MakeClient) -> Non
     assert caught.value.code == "SESSION_NOT_FOUND"
 
 
+def test_an_ended_session_made_elsewhere(peer: Peer, make_client: MakeClient) -> None:
+    pem = new_private_key()
+    with make_client(private_key=pem) as owner:
+        other = make_client(session_id=owner.session_id, private_key=pem)
+    with pytest.raises(SessionEndedError) as caught:
+        other.list_files()
+    assert caught.value.fate == "deleted"
+    other.stop()
+
+
 def test_an_older_server_does_not_know_the_template(peer: Peer, make_client: MakeClient) -> None:
     peer.state.older_control = True
     pem = new_private_key()
