@@ -203,6 +203,18 @@ def test_the_template_of_a_session_made_elsewhere(peer: Peer, make_client: MakeC
         assert len(peer.requests("GET", "/v1/sessions/")) == 1
 
 
+def test_the_key_and_the_template_are_enough(peer: Peer, make_client: MakeClient) -> None:
+    """For a process that has no token of the owner."""
+    pem = new_private_key()
+    peer.state.token = "secret"
+    with make_client(private_key=pem, auth_token="secret") as owner:
+        same = {"session_id": owner.session_id, "private_key": pem}
+        with make_client(**same, name="simple-codeinterpreter") as other:
+            assert other.list_files() == []
+        with pytest.raises(AuthenticationError):
+            make_client(**same).start()
+
+
 def test_a_session_that_nobody_knows(peer: Peer, make_client: MakeClient) -> None:
     with pytest.raises(NotFoundError) as caught:
         make_client(session_id="missing", private_key=new_private_key()).start()
