@@ -38,8 +38,11 @@ func newUploadForm(in *call, path, mode string) (*uploadForm, error) {
 	head := frame.Len()
 	if err == nil && f.key != nil {
 		in.jti = rand.Text()
-		now := time.Now()
-		f.sign = func(sum [sha256.Size]byte) (string, error) { return signForm(f.key, in.jti, path, mode, sum, now) }
+		jti := in.jti
+		f.sign = func(sum [sha256.Size]byte) (string, error) {
+			// When it is made, however long the file took; the length stays the same.
+			return signForm(f.key, jti, path, mode, sum, time.Now())
+		}
 		err = f.reserve(form, &frame, head)
 	}
 	if err == nil {

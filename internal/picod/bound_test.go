@@ -206,6 +206,21 @@ func TestSignedForm(t *testing.T) {
 				"exp": claims["exp"], "jti": claims["jti"], "path": "f", "mode": "", "content_sha256": hashOf([]byte(content)),
 			})}).expect(t, 401, "Invalid token", "INVALID_TOKEN")
 	})
+	t.Run("a signature is no token", func(t *testing.T) {
+		lax := locked(t, "false")
+		claims := jwt.MapClaims{"jti": "x", "path": "f", "mode": "", "content_sha256": hashOf([]byte(content))}
+		lax.send("GET", "/api/files?path=.", lax.bearer(claims), nil).expect(t, 401, "Invalid token", "INVALID_TOKEN")
+	})
+	t.Run("a long path", func(t *testing.T) {
+		path := strings.Repeat(strings.Repeat("ä", 100)+"/", 15) + "f"
+		claims := bound("POST", "/api/files", nil)
+		form := jwt.MapClaims{"jti": claims["jti"], "path": path, "mode": "", "content_sha256": hashOf([]byte(content))}
+		got := b.postForm(claims, field{name: "path", value: path}, field{name: "file", filename: "f", value: content},
+			field{name: "signature", value: sign(t, jwt.SigningMethodRS256, b.key, form)})
+		if got.StatusCode != 200 {
+			t.Errorf("refused: %.300s", got.body)
+		}
+	})
 	t.Run("hash of the whole body", func(t *testing.T) {
 		contentType, body := buildForm(t, field{name: "path", value: "f"}, field{name: "file", filename: "f", value: content})
 		headers := b.bearer(bound("POST", "/api/files", jwt.MapClaims{"body_sha256": hashOf(body)}))

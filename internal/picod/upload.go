@@ -22,7 +22,10 @@ import (
 const (
 	maxFields     = 32   // parts of a multipart body
 	maxFieldBytes = 8192 // of a part that is not the file
-	copySize      = 256 << 10
+	// maxSignature bounds the field "signature": a path that is as long as may be is
+	// six times longer in JSON, and a third more in base64.
+	maxSignature = 80 << 10
+	copySize     = 256 << 10
 )
 
 type uploadResponse struct {
@@ -199,15 +202,15 @@ func (f *form) take(part *multipart.Part) *problem {
 	case name == "file" && f.file == nil:
 		return f.takeFile(part)
 	case name == "path" && f.path == "":
-		if f.path, err = f.field(part); err == nil && f.path != "" {
+		if f.path, err = f.field(part, maxFieldBytes); err == nil && f.path != "" {
 			if f.rel, err = f.q.ws.Rel(f.path); err != nil {
 				return badPath(err, "File")
 			}
 		}
 	case name == "mode" && f.mode == "":
-		f.mode, err = f.field(part)
+		f.mode, err = f.field(part, maxFieldBytes)
 	case name == "signature" && f.signature == "":
-		f.signature, err = f.field(part)
+		f.signature, err = f.field(part, maxSignature)
 	default:
 		_, err = io.Copy(io.Discard, part)
 	}
@@ -218,9 +221,9 @@ func (f *form) take(part *multipart.Part) *problem {
 }
 
 // field reads a short part.
-func (f *form) field(part io.Reader) (string, error) {
-	text, err := io.ReadAll(io.LimitReader(part, maxFieldBytes+1))
-	if err == nil && len(text) > maxFieldBytes {
+func (f *form) field(part io.Reader, longest int64) (string, error) {
+	text, err := io.ReadAll(io.LimitReader(part, longest+1))
+	if err == nil && int64(len(text)) > longest {
 		err = errors.New("field is too long")
 	}
 	return string(text), err

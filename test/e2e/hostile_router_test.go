@@ -168,7 +168,12 @@ func attackRequests(t *testing.T, th *thief, s, other *client.Session) {
 		"another content":              change(upload, func(s *stolen) { s.body = bytes.Replace(s.body, []byte("1,2"), []byte("6,6"), 1) }),
 		"another file":                 change(upload, func(s *stolen) { s.body = bytes.Replace(s.body, []byte("data.csv"), []byte("evil.csv"), 1) }),
 		"no token":                     change(command, func(s *stolen) { s.header.Del("Authorization") }),
-		"the owner's local token":      change(run(command, ""), func(s *stolen) { s.header.Set("Authorization", "Bearer "+th.local(t)) }),
+		"a form's signature": change(run(listing, ""), func(s *stolen) {
+			_, rest, _ := bytes.Cut(upload.body, []byte("name=\"signature\"\r\n\r\n"))
+			signature, _, _ := bytes.Cut(rest, []byte("\r\n"))
+			s.header.Set("Authorization", "Bearer "+string(signature))
+		}),
+		"the owner's local token": change(run(command, ""), func(s *stolen) { s.header.Set("Authorization", "Bearer "+th.local(t)) }),
 	} {
 		if status, body := th.send(t, attack); status != http.StatusUnauthorized {
 			t.Errorf("%s: status %d, want 401: %.300s", name, status, body)

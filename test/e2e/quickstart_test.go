@@ -17,7 +17,10 @@ import (
 // that has seen no AgentCube, and leaves nothing but its data, token and log.
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
-	addr := freeAddress(t)
+	addr, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir, err := os.MkdirTemp(env.dir, "")
 	if err != nil {
 		t.Fatal(err)
@@ -88,15 +91,4 @@ func filesBelow(t *testing.T, dir string) (files []string) {
 		t.Error(err)
 	}
 	return files
-}
-
-// freeAddress is one of this machine that nobody listens at.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -16,6 +16,13 @@ type Request struct {
 	Target string // api.RequestTarget of its path and query
 }
 
+// isPart reports whether this is the signature of a form, which goes with a token and
+// is none: as it says nothing of method and path, it would be good for any.
+func (c Claims) isPart() bool {
+	_, ok := c.all["content_sha256"]
+	return ok
+}
+
 // isBound reports whether a token says which request it is for.
 func (c Claims) isBound() bool {
 	for _, name := range []string{"htm", "htu"} {

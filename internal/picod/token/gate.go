@@ -145,6 +145,9 @@ func (g *Gate) Authorize(header string, req Request) (Claims, error) {
 	if err != nil {
 		return Claims{}, err
 	}
+	if claims.isPart() {
+		return Claims{}, invalid("this is the signature of a form, and no token")
+	}
 	claims.Bound = claims.isBound()
 	if err := now.bind(claims, req); err != nil {
 		return Claims{}, err
