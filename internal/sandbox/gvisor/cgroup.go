@@ -186,6 +186,24 @@ func (g *cgroups) limitCPU(id string, r sandbox.Resources, limited bool) error {
 	return nil
 }
 
+// standBack gives the group of a sandbox a small part of the processors where
+// others want them too, or the usual one. Where that cannot be, nothing changes.
+func (g *cgroups) standBack(id string, back bool) {
+	root, ok := g.roots["cpu"]
+	if !ok {
+		return
+	}
+	file, small, usual := "cpu.shares", "64", "1024"
+	if g.v2 {
+		file, small, usual = "cpu.weight", "6", "100"
+	}
+	value := usual
+	if back {
+		value = small
+	}
+	_ = g.fs.write(filepath.Join(root, g.parent, id, file), value)
+}
+
 type cgroupValue struct {
 	controller, file, value string
 	optional                bool // not every kernel has it

@@ -221,7 +221,31 @@ func (p *pools) want(next map[string]*pool) {
 	p.wake()
 }
 
-// fill keeps the pools full until the driver closes, one sandbox at a time.
+// giveUp takes a sandbox out of the largest pool when memory has become short for
+// those that are used, and reports whether it did.
+func (p *pools) giveUp() bool {
+	if p.roomy() {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var most *pool
+	for _, q := range p.byKey {
+		if len(q.ready) > 0 && (most == nil || len(q.ready) > len(most.ready)) {
+			most = q
+		}
+	}
+	if most == nil {
+		return false
+	}
+	last := len(most.ready) - 1
+	p.d.discard(most.ready[last])
+	most.ready = most.ready[:last:last]
+	return true
+}
+
+// fill keeps the pools full until the driver closes, one sandbox at a time, and
+// makes them smaller, as slowly, when memory is short.
 func (p *pools) fill() {
 	tick := time.NewTicker(fillPause / 2)
 	defer tick.Stop()
@@ -231,6 +255,7 @@ func (p *pools) fill() {
 			return
 		case <-p.poke:
 		case <-tick.C:
+			p.giveUp()
 		}
 		for p.fillOne() {
 		}
@@ -328,7 +353,13 @@ func (p *pools) make(f frame) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.d.begin(ctx, b, func(r *run) error { return r.restore(s.dir) }, "", nil)
+	// Sandboxes that are used go before it.
+	p.d.groups.standBack(b.id, true)
+	r, err := p.d.begin(ctx, b, func(r *run) error { return r.restore(s.dir) }, "", nil)
+	if err == nil {
+		p.d.groups.standBack(r.id, false)
+	}
+	return r, err
 }
 
 // waiting are the sandboxes in all pools.
