@@ -159,8 +159,10 @@ type Session struct {
 	LastActivityAt     time.Time  `json:"lastActivityAt"`
 	EndedAt            *time.Time `json:"endedAt,omitempty"`
 	// PausedAt is set while the session is paused.
-	PausedAt *time.Time        `json:"pausedAt,omitempty"`
-	Metadata map[string]string `json:"metadata,omitempty"`
+	PausedAt *time.Time `json:"pausedAt,omitempty"`
+	// ResumedAt is when the session last went on after a pause; nil if it never did.
+	ResumedAt *time.Time        `json:"resumedAt,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
 	// Parent is the session that this one was forked from, Checkpoint the name
 	// of the checkpoint it was made from.
 	Parent     string `json:"parent,omitempty"`

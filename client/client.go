@@ -207,6 +207,7 @@ type call struct {
 	session string
 	key     *rsa.PrivateKey
 	secure  *secure // nil: in plain text
+	begun   time.Time
 	// inside is the path as the sandbox sees it, decoded: the key signs it.
 	inside string
 	// jti, when set, is the id of the token, which other signatures refer to.
@@ -224,6 +225,7 @@ func (c *Client) send(ctx context.Context, in call) (*http.Response, error) {
 	if in.secure != nil {
 		hc = in.secure.http
 	}
+	in.begun = time.Now()
 	resp, err := hc.Do(req)
 	if err != nil {
 		again, why := c.askWhy(ctx, in, transportError(ctx, in.base, err))
@@ -288,6 +290,7 @@ func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
 // sendJSON makes the request and decodes the JSON answer into out, which may
 // be nil.
 func (c *Client) sendJSON(ctx context.Context, in call, out any) error {
+	in.begun = time.Now()
 	resp, err := c.send(ctx, in)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -95,6 +96,9 @@ func refusedInTLS(err error) bool {
 	return ok && op.Op == "remote error"
 }
 
+// endKnown is how long it may take the server to know that a sandbox has ended.
+const endKnown = 3 * time.Second
+
 // askWhy finds out from the control plane what has become of a session whose
 // encrypted connection broke: the Router cannot say so on it. again is true when
 // the session has been woken and the request can be made once more.
@@ -102,27 +106,57 @@ func (c *Client) askWhy(ctx context.Context, in call, cause error) (again bool, 
 	if ctx.Err() != nil || in.secure == nil {
 		return false, cause
 	}
-	info, err := c.GetSession(ctx, in.session)
+	for broke := time.Now(); ; {
+		info, err := c.GetSession(ctx, in.session)
+		if errors.Is(err, ErrNotFound) {
+			return false, err
+		}
+		if err != nil {
+			return false, cause
+		}
+		why := became(info, in, cause)
+		switch {
+		case info.State == api.StatePaused && refusedInTLS(cause):
+			// Why it is not woken, the answer to this says.
+			err := c.resume(ctx, in.session)
+			return err == nil, err
+		case why != nil:
+			if info.State == api.StateEnded {
+				c.forget(in.secure)
+			}
+			return false, why
+		case refusedInTLS(cause) || time.Since(broke) > endKnown:
+			return false, cause
+		}
+		select {
+		case <-time.After(endKnown / 20):
+		case <-ctx.Done():
+			return false, cause
+		}
+	}
+}
+
+// became is the error that tells what has become of a session, or nil when nothing
+// explains that the request broke off.
+func became(info api.Session, in call, cause error) error {
 	switch {
-	case errors.Is(err, ErrNotFound):
-		return false, err
-	case err != nil:
-		return false, cause
 	case info.State == api.StateEnded:
-		c.forget(in.secure)
-		return false, &APIError{
+		return &APIError{
 			Status: http.StatusGone, Code: api.CodeSessionEnded, Fate: info.Fate, Hint: info.Reason,
 			Text: fmt.Sprintf("session %q has ended: %s", info.SessionID, info.Fate),
 		}
-	case info.State != api.StatePaused:
-		return false, cause
-	case !refusedInTLS(cause):
-		return false, &APIError{Status: http.StatusConflict, Code: api.CodeSessionPaused, Text: "the session was paused while the request ran"}
+	case info.State == api.StatePaused, info.ResumedAt != nil && info.ResumedAt.After(in.begun):
+		return &APIError{Status: http.StatusConflict, Code: api.CodeSessionPaused, Text: "the session was paused while the request ran"}
+	case refusedInTLS(cause) && strings.Contains(cause.Error(), "bad certificate"):
+		return &APIError{Status: http.StatusUnauthorized, Code: api.CodeUnauthorized, Text: "the session is bound to another key"}
 	}
-	// Why it is not woken, the answer to this says.
-	path, err := sessionPath(in.session)
-	if err == nil {
-		err = c.sendJSON(ctx, call{method: http.MethodPost, base: c.manager, path: path + "/resume"}, nil)
+	return nil
+}
+
+func (c *Client) resume(ctx context.Context, sessionID string) error {
+	path, err := sessionPath(sessionID)
+	if err != nil {
+		return err
 	}
-	return err == nil, err
+	return c.sendJSON(ctx, call{method: http.MethodPost, base: c.manager, path: path + "/resume"}, nil)
 }

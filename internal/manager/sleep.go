@@ -253,7 +253,7 @@ func (m *Manager) recordRunning(ctx context.Context, rec session.Session) (sessi
 		if s.Ended() {
 			return m.ended(*s)
 		}
-		s.State, s.PausedAt, s.PausedBy = api.StateRunning, time.Time{}, ""
+		s.State, s.PausedAt, s.PausedBy, s.ResumedAt = api.StateRunning, time.Time{}, "", m.clock.Now()
 		return nil
 	})
 	if err != nil {

@@ -42,7 +42,9 @@ type Session struct {
 	PauseAfter time.Duration `json:"pauseAfter,omitempty"`
 	// PausedAt and PausedBy are set while the session is paused.
 	PausedAt time.Time `json:"pausedAt,omitzero"`
-	PausedBy PausedBy  `json:"pausedBy,omitempty"`
+	// ResumedAt is when it last went on after a pause; zero if it never did.
+	ResumedAt time.Time `json:"resumedAt,omitzero"`
+	PausedBy  PausedBy  `json:"pausedBy,omitempty"`
 	// Certificate is that of the PicoD of a session bound to a key, in PEM; "" when it
 	// has none.
 	Certificate string `json:"certificate,omitempty"`
@@ -121,6 +123,10 @@ func (s Session) API(clock *Clock) api.Session {
 	if s.State == api.StatePaused {
 		at := clock.Wall(s.PausedAt)
 		out.PausedAt = &at
+	}
+	if !s.ResumedAt.IsZero() {
+		at := clock.Wall(s.ResumedAt)
+		out.ResumedAt = &at
 	}
 	if !s.EndedAt.IsZero() {
 		at := clock.Wall(s.EndedAt)

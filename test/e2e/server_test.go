@@ -228,8 +228,7 @@ func (s *server) log() string {
 // one begin from is there.
 func newServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	// Nothing is made ahead, so that what is on the machine can be counted.
-	s := stoppedServer(t, append([]string{"--standby", "0"}, flags...)...)
+	s := stoppedServer(t, flags...)
 	for _, shipped := range []string{client.DefaultTemplate, "my-interpreter"} {
 		s.template(t, shipped, "", "resources: {limits: {memory: 1Gi, ephemeral-storage: 2Gi}}")
 	}
@@ -246,7 +245,8 @@ func stoppedServer(t *testing.T, flags ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := prepareServer(dir, flags...)
+	// Nothing is made ahead, so that what is on the machine can be counted.
+	s, err := prepareServer(dir, append([]string{"--standby", "0"}, flags...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
