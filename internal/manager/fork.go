@@ -12,6 +12,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
 
@@ -121,7 +122,7 @@ func (m *Manager) fork(ctx context.Context, rec session.Session, plans []plan) (
 			m.slots.release(p.record.SandboxID)
 		}
 	}
-	name := "f-" + uuid.NewString()
+	name := sandbox.Transient + uuid.NewString()
 	done, err := m.begin(name)
 	if err != nil {
 		release()

@@ -65,7 +65,8 @@ type Driver interface {
 	// as it was, under the name of a snapshot: 1 to 63 characters of [a-z0-9-].
 	// Create with Spec.Snapshot starts from it, as often as wanted, or fails with
 	// ErrNoSnapshot or, when it is damaged or foreign, ErrBadSnapshot. ErrExists
-	// when the name is taken, ErrDiskFull when there is no room.
+	// when the name is taken, ErrDiskFull when there is no room. One whose name begins
+	// with Transient need not be there any more after the next Open.
 	Checkpoint(ctx context.Context, id, snapshot string) (Snapshot, error)
 
 	// Snapshots describes what Checkpoint has made and DeleteSnapshot has not

@@ -148,3 +148,7 @@ type Capabilities struct {
 	Pause    bool    `json:"pause"`
 	Fork     bool    `json:"fork"`
 }
+
+// Transient begins the names of snapshots that are used at once and then removed, as
+// for a fork: nothing is done to make them last.
+const Transient = "f-"

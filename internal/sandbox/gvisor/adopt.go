@@ -147,14 +147,15 @@ func (d *Driver) removeStrangers(ctx context.Context, named map[string]bool) err
 	return nil
 }
 
-// removePartial removes directories that were never finished.
+// removePartial removes directories that were never finished, or were for a moment
+// that is over.
 func removePartial(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", filepath.Base(dir), err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), partial) {
+		if strings.HasPrefix(e.Name(), partial) || strings.HasPrefix(e.Name(), sandbox.Transient) {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 				return fmt.Errorf("remove what was never finished: %w", err)
 			}

@@ -75,7 +75,7 @@ func New(cfg Config) *Driver {
 		exits: make(chan sandbox.Exit), boxes: map[string]*box{}, serving: map[*run]*box{}, taking: map[string]bool{},
 	}
 	d.templates = &templates{d: d, dir: filepath.Join(cfg.DataDir, "prepared"), byKey: map[string]*templateSnapshot{}}
-	d.pools, d.stock, d.sums = newPools(d), newStock(d), &sums{d: d, seen: map[fileID]fileState{}}
+	d.pools, d.stock, d.sums = newPools(d), newStock(d), &sums{seen: map[fileID]fileState{}}
 	return d
 }
 

@@ -37,9 +37,18 @@ func (d *Driver) Pause(ctx context.Context, id string) error {
 	b.setLeaving(true)
 	defer b.setLeaving(false)
 	d.stock.expect(r.frame) // to wake it
-	if _, err := d.capture(ctx, r, b.pausedDir(), hostlink.Request{Op: hostlink.OpPrepare}); err != nil {
+	s, err := d.capture(ctx, r, b.pausedDir(), hostlink.Request{Op: hostlink.OpPrepare})
+	if err != nil {
 		return fmt.Errorf("pause sandbox %s: %w", id, err)
 	}
+	// While the process ends there is time for the sums.
+	summed := make(chan error, 1)
+	go func() { summed <- d.sums.add(s) }()
+	defer func() {
+		if err := <-summed; err != nil {
+			d.cfg.Logger.Error("sums of a paused sandbox not written", "sandbox", id, "error", err)
+		}
+	}()
 	if err := b.save(func(rec *record) { rec.At = nil }); err != nil {
 		return fmt.Errorf("pause sandbox %s: %w", id, diskError("write record", err))
 	}
@@ -178,11 +187,13 @@ func (d *Driver) Checkpoint(ctx context.Context, id, name string) (sandbox.Snaps
 		if s, err = d.usableSnapshot(b.pausedDir()); err == nil {
 			s, err = s.link(d.snapshotDir(name))
 		}
-		if err == nil {
-			d.sums.addLater(s)
-		}
 	case err == nil:
 		s, err = d.capture(ctx, r, d.snapshotDir(name), hostlink.Request{Op: hostlink.OpPrepare})
+		if err == nil && !strings.HasPrefix(name, sandbox.Transient) {
+			if err = d.sums.add(s); err != nil {
+				err = errors.Join(diskError("describe snapshot", err), d.removeLater(s.dir, d.snaps))
+			}
+		}
 	}
 	if err != nil {
 		return sandbox.Snapshot{}, fmt.Errorf("checkpoint sandbox %s: %w", id, err)

@@ -1,7 +1,6 @@
 package gvisor
 
 import (
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -16,12 +15,8 @@ import (
 
 // sums knows which files of snapshots are as they were written. Reading one
 // takes as long as half of a restore, so that what this process has just written,
-// or read and found well, is not read again while nothing has touched it. The
-// sums of new snapshots are added to their description in the background: most
-// snapshots of forks are gone by then.
+// or read and found well, is not read again while nothing has touched it.
 type sums struct {
-	d *Driver
-
 	mu   sync.Mutex
 	seen map[fileID]fileState
 }
@@ -35,13 +30,9 @@ type fileState struct {
 	at    time.Time
 }
 
-const (
-	// sumDelay is how long a new snapshot has no sums.
-	sumDelay = 2 * time.Second
-	// sumTrust is how long a file is taken for what it was when it was last read or
-	// written: what was in memory then may come from the disk later.
-	sumTrust = 15 * time.Minute
-)
+// sumTrust is how long a file is taken for what it was when it was last read or
+// written: what was in memory then may come from the disk later.
+const sumTrust = 15 * time.Minute
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -127,39 +118,21 @@ func checkFile(path string, want fileMeta) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	// One whose process was killed in the moment after it was written has none.
+	// Without a sum the size has to do: the snapshot was for this moment, or there was
+	// no room to write one.
 	if got.Size != want.Size || want.CRC32C != nil && *got.CRC32C != *want.CRC32C {
 		return fmt.Errorf("%w: %s has %s, not %s", errDamaged, filepath.Base(path), got, want)
 	}
 	return nil
 }
 
-// addLater adds the sums to the description of a snapshot that has none, a
-// moment later or when the driver closes.
-func (s *sums) addLater(snap *snapshot) {
-	s.trust(snap)
-	s.d.wg.Go(func() {
-		select {
-		case <-time.After(sumDelay):
-		case <-s.d.ctx.Done():
-		}
-		if err := s.add(snap); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.d.cfg.Logger.Error("sums of a snapshot not written", "snapshot", filepath.Base(snap.dir), "error", err)
-		}
-	})
-}
-
-// add reads the files of a snapshot. Of one that goes meanwhile nothing is left:
-// it is renamed first.
+// add reads the files of a new snapshot, and adds the sums to its description.
 func (s *sums) add(snap *snapshot) error {
 	meta := snap.meta
 	meta.Files = map[string]fileMeta{}
 	for name := range snap.meta.Files {
 		path := filepath.Join(snap.dir, name)
-		same, _, err := s.look(path)
-		if err != nil || !same {
-			return err // a sum of what was changed would say that it is right
-		}
+		var err error
 		if meta.Files[name], err = measure(path); err != nil {
 			return err
 		}

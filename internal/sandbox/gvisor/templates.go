@@ -153,6 +153,9 @@ func (t *templates) build(ctx context.Context, f frame, dir string, progress fun
 		progress("importing " + strings.Join(f.Preload, ", "))
 	}
 	s, err := t.d.capture(ctx, r, dir, hostlink.Request{Op: hostlink.OpPrepare, Complete: true})
+	if err == nil {
+		err = t.d.sums.add(s)
+	}
 	clean, done := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
 	defer done()
 	if err = errors.Join(err, t.d.remove(clean, r)); err != nil {
