@@ -114,7 +114,7 @@ class SessionKey:
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
         pem = (
-            self._private_key()
+            self.private_key()
             .public_key()
             .public_bytes(
                 serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -126,18 +126,28 @@ class SessionKey:
         """The private half as PEM text (PKCS#8), not encrypted; never to be logged or stored."""
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
-        pem = self._private_key().private_bytes(
+        pem = self.private_key().private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
         return pem.decode("ascii")
 
+    def encrypted_pem(self, password: str) -> bytes:
+        """The private half as PEM text (PKCS#8), encrypted."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+        return self.private_key().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password.encode("ascii")),
+        )
+
     def sign(self, claims: Mapping[str, str | int]) -> str:
         """A JWT over the claims, signed with RS256."""
         import jwt  # noqa: PLC0415
 
-        return jwt.encode(dict(claims), self._private_key(), algorithm="RS256")
+        return jwt.encode(dict(claims), self.private_key(), algorithm="RS256")
 
     def signed_length(self, claims: Mapping[str, str | int]) -> int:
         """How many bytes :meth:`sign` would return; costs no signature."""
@@ -148,10 +158,11 @@ class SessionKey:
         return (
             len(token)
             - _base64_length(_HS256_BYTES)
-            + _base64_length((self._private_key().key_size + 7) // 8)
+            + _base64_length((self.private_key().key_size + 7) // 8)
         )
 
-    def _private_key(self) -> RSAPrivateKey:
+    def private_key(self) -> RSAPrivateKey:
+        """The key itself, for those who make something with it."""
         if self._thread is not None:
             self._thread.join()
         if self._key is None:  # in a process forked off while the thread was at it

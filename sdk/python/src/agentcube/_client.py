@@ -70,6 +70,9 @@ class CodeInterpreterClient(SessionOwner):
         transfer_timeout: Seconds that an upload or download may make no progress.
         max_retries: How often to try again where that cannot do anything twice: a refused
             connection, and the creation of the session when the server is busy.
+        encrypt: Whether what is sent to the session is encrypted from here to the sandbox
+            (TLS 1.3 that nobody in between can open), where the server offers it. Requests
+            are signed in any case.
 
     Raises:
         ConfigurationError: A setting is malformed.
@@ -96,6 +99,7 @@ class CodeInterpreterClient(SessionOwner):
         control_timeout: float = 30.0,
         transfer_timeout: float = 60.0,
         max_retries: int = 3,
+        encrypt: bool = True,
     ) -> None:
         if session_id is not None and not isinstance(session_id, str):
             raise TypeError(f"session_id is a string, not {type(session_id).__name__}")
@@ -118,7 +122,9 @@ class CodeInterpreterClient(SessionOwner):
             max_retries,
             checkpoint,
         )
-        settings = replace(settings, given=given)
+        if not isinstance(encrypt, bool):
+            raise TypeError(f"encrypt is True or False, not {type(encrypt).__name__}")
+        settings = replace(settings, given=given, encrypt=encrypt)
         if verbose:
             _log_verbosely()
         attached = session_id is not None

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._requests import Request
+from ._secure import Channel
 from ._settings import Endpoint, proxy_for
 from ._version import __version__
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+# Where a connection leads: the address, and for one to a sandbox, the sandbox's name.
+_Route = tuple[Endpoint, str]
 
 USER_AGENT = f"agentcube-sdk/{__version__} python/{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -58,7 +62,7 @@ class Transport:
         self._connect_timeout = connect_timeout
         # Reentrant, for signal handlers that stop the client.
         self._lock = threading.RLock()
-        self._idle: list[tuple[Endpoint, float, _AnyConnection]] = []
+        self._idle: list[tuple[_Route, float, _AnyConnection]] = []
         self._pid = os.getpid()
         self._tls: ssl.SSLContext | None = None
 
@@ -69,14 +73,19 @@ class Transport:
         for _, _, connection in idle:
             connection.close()
 
-    def send(self, request: Request, authorization: str | None) -> Response:
+    def send(
+        self, request: Request, authorization: str | None, channel: Channel | None = None
+    ) -> Response:
         """Send the request and wait for the head of the answer.
+
+        With a channel it goes to the agent in the sandbox, through the endpoint.
 
         Raises:
             TransportError: No answer came.
             Exception: Whatever reading the body of the request raised.
         """
-        connection, target = self._connection(request)
+        route = (request.endpoint, "" if channel is None else channel.server_name)
+        connection, target = self._connection(request, route, channel)
         try:
             with _translated():
                 connection.putrequest(request.method, target)
@@ -93,47 +102,53 @@ class Transport:
         except BaseException:
             connection.close()
             raise
-        return Response(self, request.endpoint, connection, answer)
+        return Response(self, route, connection, answer)
 
-    def put_back(self, endpoint: Endpoint, connection: _AnyConnection) -> None:
+    def put_back(self, route: _Route, connection: _AnyConnection) -> None:
         """Keep a connection whose answer was read to the end."""
         with self._lock:
             if len(self._idle) < _MAX_IDLE and self._pid == os.getpid():
-                self._idle.append((endpoint, time.monotonic(), connection))
+                self._idle.append((route, time.monotonic(), connection))
                 return
         connection.close()
 
-    def _connection(self, request: Request) -> tuple[_AnyConnection, str]:
-        proxy = proxy_for(request.endpoint)
-        target = request.target
+    def _connection(
+        self, request: Request, route: _Route, channel: Channel | None
+    ) -> tuple[_AnyConnection, str]:
+        proxy = None if channel is not None else proxy_for(request.endpoint)
+        target = request.target if channel is None else request.inside
         if proxy is not None and request.endpoint.scheme == "http":
             target = f"http://{request.endpoint.netloc}{target}"
-        connection = self._take(request.endpoint)
+        connection = self._take(route)
         if connection is None:
-            connection = self._new(request.endpoint, proxy)
             try:
                 with _translated(connecting=True):
+                    if channel is None:
+                        connection = self._new(request.endpoint, proxy)
+                    else:
+                        connection = self._through(request.endpoint, channel)
                     connection.connect()
             except BaseException:
-                connection.close()
+                if connection is not None:
+                    connection.close()
                 raise
         if connection.sock is not None:
             connection.sock.settimeout(min(request.read_timeout, _MAX_WAIT))
         return connection, target
 
-    def _take(self, endpoint: Endpoint) -> _AnyConnection | None:
+    def _take(self, route: _Route) -> _AnyConnection | None:
         found: _AnyConnection | None = None
         with self._lock:
             idle, self._idle = self._idle, []
             forked = self._pid != os.getpid()  # then the parent still uses these connections
             self._pid = os.getpid()
             oldest = time.monotonic() - _MAX_IDLE_SECONDS
-            keep: list[tuple[Endpoint, float, _AnyConnection]] = []
+            keep: list[tuple[_Route, float, _AnyConnection]] = []
             for entry in reversed(idle):  # the one used last is the likeliest to be alive
                 _, since, connection = entry
                 if forked or since < oldest or _is_closed(connection):
                     connection.close()
-                elif found is None and entry[0] == endpoint:
+                elif found is None and entry[0] == route:
                     found = connection
                 else:
                     keep.append(entry)
@@ -150,6 +165,15 @@ class Transport:
             tunnel.set_tunnel(endpoint.host, endpoint.port)
             return tunnel
         return _TLSConnection(endpoint.host, endpoint.port, timeout, self._tls_context())
+
+    def _through(self, endpoint: Endpoint, channel: Channel) -> _AnyConnection:
+        return _TLSConnection(
+            endpoint.host,
+            endpoint.port,
+            self._connect_timeout,
+            channel.context(),
+            channel.server_name,
+        )
 
     def _tls_context(self) -> ssl.SSLContext:
         with self._lock:
@@ -179,12 +203,12 @@ class Response:
     def __init__(
         self,
         transport: Transport,
-        endpoint: Endpoint,
+        route: _Route,
         connection: _AnyConnection,
         answer: http.client.HTTPResponse,
     ) -> None:
         self._transport = transport
-        self._endpoint = endpoint
+        self._route = route
         self._connection = connection
         self._answer = answer
         self.status = answer.status
@@ -203,7 +227,7 @@ class Response:
         traceback: TracebackType | None,
     ) -> None:
         if exc_type is None and self._answer.isclosed() and not self._answer.will_close:
-            self._transport.put_back(self._endpoint, self._connection)
+            self._transport.put_back(self._route, self._connection)
         else:
             self._answer.close()
             self._connection.close()
@@ -263,14 +287,22 @@ class _Connection(_AnyConnection):
 
 
 class _TLSConnection(_Tunnel):
-    def __init__(self, host: str, port: int, timeout: float, context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout: float,
+        context: ssl.SSLContext,
+        server_name: str | None = None,
+    ) -> None:
         super().__init__(host, port, timeout=timeout, context=context)
         self._tls = context
+        self._server_name = server_name or host
 
     def connect(self) -> None:
         plain = _dial(self.host, self.port, self.timeout)
         try:
-            self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+            self.sock = self._tls.wrap_socket(plain, server_hostname=self._server_name)
         except BaseException:
             plain.close()
             raise

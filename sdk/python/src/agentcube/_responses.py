@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ._requests import Request
 from ._results import Checkpoint, CommandResult, FileInfo
+from ._secure import Secure
 from ._settings import check_name
 from .exceptions import (
     APIStatusError,
@@ -78,6 +80,7 @@ class Created:
         variables: How many it has of those that it was to be given; servers that know
             none do not say.
         files: Likewise.
+        secure: How to reach it with encryption from end to end, where that can be.
     """
 
     id: str
@@ -85,6 +88,7 @@ class Created:
     name: str | None = None
     variables: int = 0
     files: int = 0
+    secure: Secure | None = None
 
 
 def status_error(
@@ -150,9 +154,84 @@ def forked(request: Request, body: bytes, count: int) -> list[Created]:
     return [_created(request, session) for session in sessions]
 
 
-def template(request: Request, body: bytes) -> tuple[str, str]:
-    """Namespace and name of the template, in the description of a session."""
+@dataclass(frozen=True)
+class Described:
+    """What a session is, as far as a client of it has to know.
+
+    Attributes:
+        resumed_at: When it last went on after a pause, in seconds of the epoch; 0 if never.
+    """
+
+    namespace: str
+    name: str
+    state: str
+    fate: str | None
+    reason: str | None
+    resumed_at: float
+    secure: Secure | None
+
+
+def described(request: Request, body: bytes) -> Described:
+    """The description of a session."""
     fields = _object(request, body)
+    namespace, name = _template(request, fields)
+    try:
+        at = datetime.fromisoformat((_text(fields, "resumedAt") or "").replace("Z", "+00:00"))
+        resumed_at = at.timestamp()
+    except ValueError:
+        resumed_at = 0.0
+    return Described(
+        namespace,
+        name,
+        _text(fields, "state") or "",
+        _text(fields, "fate"),
+        _text(fields, "reason"),
+        resumed_at,
+        _secure(fields),
+    )
+
+
+def check_became(request: Request, now: Described, began: float, failure: str) -> None:
+    """Raise what explains that a request to a session broke off, if something does.
+
+    Args:
+        request: The request.
+        now: What the session is now.
+        began: When the request was made, in seconds of the epoch.
+        failure: How its connection broke.
+    """
+    if now.state == "ended":
+        status, fields = (
+            410,
+            {
+                "error": f"session {request.session_id} has ended: {now.fate}",
+                "code": "SESSION_ENDED",
+                "fate": now.fate,
+                "hint": now.reason,
+            },
+        )
+    elif now.state == "paused" or now.resumed_at > began:
+        status, fields = (
+            409,
+            {
+                "error": "the session was paused while the request ran",
+                "code": "SESSION_PAUSED",
+            },
+        )
+    elif "bad certificate" in failure.lower().replace("_", " "):
+        status, fields = (
+            401,
+            {
+                "error": "the session is bound to another key",
+                "code": "UNAUTHORIZED",
+            },
+        )
+    else:
+        return
+    raise status_error(request, status, {}, json.dumps(fields).encode("utf-8"))
+
+
+def _template(request: Request, fields: Mapping[str, Any]) -> tuple[str, str]:
     namespace, name = _text(fields, "namespace") or "", _text(fields, "name") or ""
     try:
         check_name(name, namespace)
@@ -245,7 +324,18 @@ def _created(request: Request, fields: Mapping[str, Any]) -> Created:
         _text(described, "name"),
         variables if isinstance(variables, int) else 0,
         files if isinstance(files, int) else 0,
+        _secure(described),
     )
+
+
+def _secure(described: Mapping[str, Any]) -> Secure | None:
+    fields = described.get("secure")
+    if not isinstance(fields, dict):
+        return None
+    name, certificate = fields.get("serverName"), fields.get("certificate")
+    if not (isinstance(name, str) and isinstance(certificate, str) and name and certificate):
+        return None
+    return Secure(name, certificate)
 
 
 def _checkpoint(request: Request, entry: object) -> Checkpoint:

@@ -17,9 +17,10 @@ from ._auth import BearerTokens, FormSigner, SessionKey, agreement_claims, reque
 from ._forms import Multipart
 from ._http import Response, Transport, TransportError
 from ._requests import Request
-from ._responses import Created
+from ._responses import Created, Described
 from ._results import Checkpoint
-from ._settings import Given, Settings
+from ._secure import Channel, Secure
+from ._settings import Given, Settings, proxy_for
 from .exceptions import (
     AgentCubeError,
     APIConnectionError,
@@ -42,6 +43,8 @@ _BACKOFF = 0.1  # seconds, doubled with each attempt
 _MAX_BACKOFF = 2.0
 _MAX_RETRY_AFTER = 30.0
 _FORGOTTEN_TIMEOUT = 2.0
+_END_KNOWN = 3.0  # seconds that the server may take to know that a sandbox has ended
+_BROKEN = ("connect", "lost")
 _GOOD = (200, 201, 204)
 _GONE = (404, 410)
 _NO_SUCH_PATH = (404, 405)
@@ -66,14 +69,20 @@ class Session:
         key: SessionKey | None,
         *,
         attached: bool = False,
+        secure: Secure | None = None,
     ) -> None:
-        """Without a key the Router signs; attached: the session was made elsewhere."""
+        """Without a key the Router signs; attached: the session was made elsewhere.
+
+        Where the server says how, connections are encrypted as far as the sandbox.
+        """
         self.settings = settings
         self._attached = attached
         self._id = session_id
         self._key = key
         self._tokens = BearerTokens(settings.tokens)
         self._transport = Transport(settings.timeouts.connect)
+        self._channel: Channel | None = None
+        self._use(secure)
         # Reentrant, for signal handlers that stop the client.
         self._lock = threading.RLock()
         self._closed = False
@@ -160,9 +169,11 @@ class Session:
     def call(self, request: Request) -> bytes:
         """Send a data-plane request and read the whole answer."""
         with self.open(request) as response:
+            began = time.time()
             try:
                 return _read(response)
             except TransportError as error:
+                self._broken(request, error, began)
                 raise _connection_error(request, error) from error
 
     def open(self, request: Request) -> Response:
@@ -197,7 +208,10 @@ class Session:
         body = self._patiently(lambda: self._once(request))
         made = _responses.forked(request, body, count)
         settings = replace(self.settings, ttl=ttl, checkpoint=None)
-        return [Session(settings, created.id, key) for created, key in zip(made, keys, strict=True)]
+        return [
+            Session(settings, created.id, key, secure=created.secure)
+            for created, key in zip(made, keys, strict=True)
+        ]
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Keep the state of the session under a name."""
@@ -236,18 +250,57 @@ class Session:
             self._delete(created.id)
             raise ClientClosedError("the client was stopped while its session began")
         self._check_given(created)
+        self._use(created.secure)
         if self.settings.checkpoint is not None:
             self._take_template(created.namespace, created.name)
         return created.id
 
     def _look_up(self, session_id: str) -> None:
-        request = _requests.describe_session(self.settings, session_id)
         try:
-            self._take_template(*_responses.template(request, self._control(request)))
+            described = self._described(session_id)
+            self._take_template(described.namespace, described.name)
+            self._use(described.secure)
         except APIStatusError as error:
             if error.status not in _NO_SUCH_PATH or error.code is not None:
                 raise
             self._take_template(None, None)  # an older server, which cannot say
+
+    def _described(self, session_id: str) -> Described:
+        request = _requests.describe_session(self.settings, session_id)
+        return _responses.described(request, self._control(request))
+
+    def _use(self, secure: Secure | None) -> None:
+        """Encrypt from now on, if the session can be reached so."""
+        router = self.settings.router
+        if secure is None or self._key is None or not self.settings.encrypt:
+            return
+        if router.scheme == "http" and proxy_for(router) is None:
+            self._channel = Channel(secure, self._key)
+
+    def _broken(self, request: Request, error: TransportError, began: float) -> bool:
+        """Find out why an encrypted connection broke: the Router cannot say so on it.
+
+        Returns whether the session was woken, and the request can be made again.
+
+        Raises:
+            APIStatusError: What has become of the session, or why it cannot be woken.
+        """
+        if self._channel is None or request.plane != "data" or error.kind not in _BROKEN:
+            return False
+        refused = error.kind == "connect"
+        deadline = time.monotonic() + _END_KNOWN
+        while True:
+            try:
+                described = self._described(request.session_id)
+            except APIConnectionError:
+                return False
+            if refused and described.state == "paused":
+                self.change("resume")
+                return True
+            _responses.check_became(request, described, began, str(error))
+            if refused or time.monotonic() > deadline:
+                return False
+            time.sleep(_END_KNOWN / 20)
 
     def _take_template(self, namespace: str | None, name: str | None) -> None:
         # Requests to the session name its template.
@@ -301,13 +354,17 @@ class Session:
             return _read(response)
 
     def _retried(self, request: Request, again_after: tuple[str, ...], act: Callable[[], T]) -> T:
-        attempt = 0
+        attempt, began = 0, time.time()
         while True:
             try:
                 return act()
             except TransportError as error:
                 logger.debug("no answer %s %s: %s", request.method, request.endpoint, error.kind)
-                if error.kind not in again_after or attempt >= self.settings.max_retries:
+                last = attempt >= self.settings.max_retries
+                if not last and self._broken(request, error, began):
+                    attempt += 1
+                    continue
+                if error.kind not in again_after or last:
                     raise _connection_error(request, error) from error
             time.sleep(_backoff(attempt))
             attempt += 1
@@ -315,7 +372,8 @@ class Session:
     def _attempt(self, request: Request) -> Response:
         request, authorization = self._authorized(self._agreed(request))
         started = time.monotonic()
-        response = self._transport.send(request, authorization)
+        channel = self._channel if request.plane == "data" else None
+        response = self._transport.send(request, authorization, channel)
         logger.debug(
             "answer %s %s://%s%s status=%d request_id=%s seconds=%.3f",
             request.method,

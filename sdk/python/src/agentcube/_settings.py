@@ -96,6 +96,7 @@ class Settings:
     Attributes:
         named: Whether somebody named the template. If not, it is that of the checkpoint, or
             of the session that the client is attached to.
+        encrypt: Whether to encrypt as far as the sandbox where the server offers it.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Settings:
     checkpoint: str | None = None
     named: bool = True
     given: Given = field(default_factory=Given)
+    encrypt: bool = True
 
 
 @dataclass(frozen=True)

@@ -225,11 +225,11 @@ def test_each_attempt_is_signed_anew(
     tokens: list[str] = []
     real = Transport.send
 
-    def refuse_twice(transport: Transport, request: Any, authorization: str) -> Any:
+    def refuse_twice(transport: Transport, request: Any, authorization: str, channel: Any) -> Any:
         tokens.append(authorization)
         if len(tokens) < 3:
             raise TransportError("refused", "connection refused")
-        return real(transport, request, authorization)
+        return real(transport, request, authorization, channel)
 
     monkeypatch.setattr(Transport, "send", refuse_twice)
     USES[name](strict, tmp_path)
