@@ -107,7 +107,7 @@ type Fate string
 
 // The fates.
 const (
-	FateDeleted     Fate = "deleted"       // its owner deleted it
+	FateDeleted     Fate = "deleted"       // its owner deleted it, or an administrator
 	FateIdle        Fate = "idle"          // no request for the idle time-out
 	FateExpired     Fate = "expired"       // its longest life or ttl was over
 	FateOutOfMemory Fate = "out-of-memory" // the sandbox went over its memory limit
@@ -228,6 +228,19 @@ type CheckpointList struct {
 	// Checkpoints is never null.
 	Checkpoints []Checkpoint `json:"checkpoints"`
 }
+
+// Scope is something that the holder of a token may do.
+type Scope string
+
+// The scopes.
+const (
+	// ScopeCreate: make sessions, copies of them, and checkpoints.
+	ScopeCreate Scope = "create"
+	// ScopeUse: see, use, pause, resume and end what the caller owns.
+	ScopeUse Scope = "use"
+	// ScopeAdmin: manage tokens, and see and end what others own, without using it.
+	ScopeAdmin Scope = "admin"
+)
 
 // PrepareStep is one line of the answer to
 // POST /v1/templates/{namespace}/{name}/prepare, which is sent as newline-delimited JSON.

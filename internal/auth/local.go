@@ -21,7 +21,7 @@ const (
 	maxTokenChars = 512
 )
 
-// Local authenticates the holder of one token.
+// Local authenticates the holder of one token, who may do everything.
 type Local struct {
 	digest [sha256.Size]byte
 }
@@ -37,14 +37,13 @@ func NewLocal(token string) *Local {
 func (l *Local) Authenticate(r *http.Request) (Principal, error) {
 	token, apiErr := bearer(r)
 	if apiErr != nil {
-		return Principal{}, apiErr.WithHint("send the local token as \"Authorization: Bearer <token>\"")
+		return Principal{}, apiErr.WithHint("send the token as \"Authorization: Bearer <token>\"")
 	}
 	got := sha256.Sum256([]byte(token))
 	if subtle.ConstantTimeCompare(got[:], l.digest[:]) != 1 {
-		return Principal{}, unauthorized("Invalid or expired token").
-			WithHint("the token is in the file that \"agentcube config print\" names as tokenFile")
+		return Principal{}, WrongToken()
 	}
-	return Principal{Name: LocalName}, nil
+	return Principal{Name: LocalName, Scopes: AllScopes}, nil
 }
 
 // EnsureTokenFile returns the token in the file at path, making the file, with

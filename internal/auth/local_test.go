@@ -51,8 +51,8 @@ func TestLocal(t *testing.T) {
 			r := &http.Request{Header: http.Header{"Authorization": test.header}}
 			p, err := local.Authenticate(r)
 			if test.want == "" {
-				if err != nil || p != (auth.Principal{Name: "local"}) {
-					t.Fatalf("got %+v, %v, want the principal local", p, err)
+				if err != nil || p != (auth.Principal{Name: "local", Scopes: auth.AllScopes}) {
+					t.Fatalf("got %+v, %v, want the principal local, who may do everything", p, err)
 				}
 				return
 			}
@@ -72,20 +72,21 @@ func TestLocal(t *testing.T) {
 
 func TestOwns(t *testing.T) {
 	tests := []struct {
-		p     auth.Principal
-		owner string
-		want  bool
+		p          auth.Principal
+		owner      string
+		owns, sees bool
 	}{
-		{auth.Principal{Name: "ann"}, "ann", true},
-		{auth.Principal{Name: "ann"}, "bob", false},
-		{auth.Principal{Name: "ann"}, "", false},
-		{auth.Principal{}, "", false},
-		{auth.Principal{Name: "root", Admin: true}, "bob", true},
-		{auth.Principal{Name: "root", Admin: true}, "", true},
+		{auth.Principal{Name: "ann", Scopes: auth.ScopeUse}, "ann", true, true},
+		{auth.Principal{Name: "ann", Scopes: auth.ScopeUse | auth.ScopeCreate}, "bob", false, false},
+		{auth.Principal{Name: "ann"}, "", false, false},
+		{auth.Principal{}, "", false, false},
+		{auth.Principal{Name: "root", Scopes: auth.AllScopes}, "root", true, true},
+		{auth.Principal{Name: "root", Scopes: auth.AllScopes}, "bob", false, true},
+		{auth.Principal{Name: "root", Scopes: auth.AllScopes}, "", false, true},
 	}
 	for _, test := range tests {
-		if got := test.p.Owns(test.owner); got != test.want {
-			t.Errorf("%+v owns what belongs to %q: %v, want %v", test.p, test.owner, got, test.want)
+		if owns, sees := test.p.Owns(test.owner), test.p.Sees(test.owner); owns != test.owns || sees != test.sees {
+			t.Errorf("%+v owns and sees what belongs to %q: %v, %v, want %v, %v", test.p, test.owner, owns, sees, test.owns, test.sees)
 		}
 	}
 }
@@ -94,7 +95,7 @@ func TestContext(t *testing.T) {
 	if _, ok := auth.FromContext(t.Context()); ok {
 		t.Error("a principal out of nowhere")
 	}
-	want := auth.Principal{Name: "ann", Admin: true}
+	want := auth.Principal{Name: "ann", Scopes: auth.ScopeUse}
 	if got, ok := auth.FromContext(auth.WithPrincipal(t.Context(), want)); !ok || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, ok, want)
 	}

@@ -11,18 +11,21 @@ import (
 // Principal is an authenticated caller.
 type Principal struct {
 	// Name identifies the caller and is what sessions are owned by: "local"
-	// for the holder of the local token, "system:serviceaccount:<ns>:<name>"
-	// on Kubernetes. It is never empty for an authenticated caller.
+	// for the holder of the local token, the token's name for that of another,
+	// "system:serviceaccount:<ns>:<name>" on Kubernetes. It is never empty for an
+	// authenticated caller.
 	Name string
-	// Admin may see and end sessions of other owners.
-	Admin bool
+	// Scopes say what the caller may do.
+	Scopes Scopes
 }
 
-// Owns reports whether p may see and use what belongs to owner. What belongs
-// to nobody (an empty owner) is for administrators only.
-func (p Principal) Owns(owner string) bool {
-	return p.Admin || (owner != "" && p.Name == owner)
-}
+// Owns reports whether what belongs to owner is p's own, to use as its scopes
+// allow. What belongs to nobody (an empty owner) is nobody's.
+func (p Principal) Owns(owner string) bool { return owner != "" && p.Name == owner }
+
+// Sees reports whether p may know of what belongs to owner, and end it. That is
+// less than using it: an administrator sees everything.
+func (p Principal) Sees(owner string) bool { return p.Owns(owner) || p.Scopes.Has(ScopeAdmin) }
 
 // Authenticator finds out who sent a request. It is safe for concurrent use.
 type Authenticator interface {
@@ -58,6 +61,14 @@ func bearer(r *http.Request) (string, *api.Error) {
 		return "", unauthorized("Invalid authorization header format")
 	}
 	return token, nil
+}
+
+// WrongToken is the answer to a token that is not valid. It is the same one
+// whether the token never was, has expired or was revoked.
+func WrongToken() *api.Error {
+	return unauthorized("Invalid or expired token").
+		WithHint("the local token is in the file that \"agentcube config print\" names as tokenFile; " +
+			"\"agentcube token ls\" lists the others that are valid")
 }
 
 func unauthorized(text string) *api.Error {

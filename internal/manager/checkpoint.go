@@ -191,13 +191,13 @@ func (m *Manager) Checkpoints(ctx context.Context, owner string) ([]session.Chec
 	return all, nil
 }
 
-// DeleteCheckpoint removes a checkpoint of who's own and returns what it was.
-// Sessions made from it are not touched.
-func (m *Manager) DeleteCheckpoint(ctx context.Context, who auth.Principal, name string) (session.Checkpoint, error) {
-	if !checkpointName.MatchString(name) {
+// DeleteCheckpoint removes a checkpoint of an owner's, if who may, and returns
+// what it was. Sessions made from it are not touched.
+func (m *Manager) DeleteCheckpoint(ctx context.Context, who auth.Principal, owner, name string) (session.Checkpoint, error) {
+	if !checkpointName.MatchString(name) || !who.Sees(owner) {
 		return session.Checkpoint{}, unknownCheckpoint(name)
 	}
-	c, err := m.cfg.Store.GetCheckpoint(ctx, who.Name, name)
+	c, err := m.cfg.Store.GetCheckpoint(ctx, owner, name)
 	if err == nil {
 		err = m.deleteCheckpoint(ctx, c)
 	}

@@ -79,7 +79,7 @@ func TestContractAnswers(t *testing.T) {
 			failure("state must be pending, running, paused or ended", "INVALID_REQUEST", "")},
 		{"list, bad page", "alice", "GET", "/v1/sessions?pageToken=x", "", 400, jsonType, failure("malformed page token", "INVALID_REQUEST", "")},
 		{"list of all by a user", "alice", "GET", "/v1/sessions?all=true", "", 403, jsonType,
-			failure("only an administrator can list the sessions of all owners", "FORBIDDEN", "")},
+			failure("the token lacks the scope admin", "FORBIDDEN", `"hint":"H",`)},
 		{"empty list", "alice", "GET", "/v1/sessions", "", 200, jsonType, `{"sessions":[]}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -270,6 +270,9 @@ func TestDelete(t *testing.T) {
 	id := n.create().SessionID
 	if got := n.do(t.Context(), "root", "DELETE", createPath+"/sessions/"+id, ""); got.status != 200 {
 		t.Errorf("delete by an administrator = %d", got.status)
+	}
+	if rec := w.eventuallyEnded(id, api.FateDeleted); rec.Reason != "deleted by an administrator" {
+		t.Errorf("reason %q", rec.Reason)
 	}
 }
 

@@ -120,7 +120,7 @@ func TestForkKeyBound(t *testing.T) {
 		return n.do(t.Context(), who, "POST", path, body, api.HeaderSessionSignature, signature)
 	}
 	wantCode(t, send("alice", good, ""), 403, api.CodeForbidden)
-	wantCode(t, send("root", good, ""), 403, api.CodeForbidden) // nor may an administrator
+	wantCode(t, send("root", good, agree(t, keys().client, id, path, good)), 404, api.CodeSessionNotFound) // nor may an administrator
 	wantCode(t, send("alice", good, agree(t, other, id, path, good)), 403, api.CodeForbidden)
 	wantCode(t, send("alice", good, agree(t, keys().client, id, path, good+" ")), 403, api.CodeForbidden)
 	wantCode(t, send("alice", good, agree(t, keys().client, id, "/v1/sessions/"+id+"/checkpoints", good)), 403, api.CodeForbidden)
@@ -309,6 +309,35 @@ func TestCheckpoints(t *testing.T) {
 	}
 	if after := w.checkpoint("first.1"); !after.UsedAt.After(before.UsedAt) {
 		t.Error("a use did not count")
+	}
+}
+
+// TestOthersCheckpoints: an administrator removes what belongs to others, and
+// nobody else does; nobody else's can be used.
+func TestOthersCheckpoints(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.start()
+	id := n.create().SessionID
+	for _, name := range []string{"a", "b"} {
+		if got := n.checkpoint(id, name); got.status != 200 {
+			t.Fatalf("checkpoint = %d %s", got.status, got.body)
+		}
+	}
+	remove := func(who, query string) answer {
+		return n.do(t.Context(), who, "DELETE", "/v1/checkpoints/a"+query, "")
+	}
+	for _, query := range []string{"", "?owner=alice", "?owner=nobody", "?owner="} {
+		wantCode(t, remove("bob", query), 404, api.CodeCheckpointNotFound)
+	}
+	wantCode(t, remove("root", ""), 404, api.CodeCheckpointNotFound) // it has none of that name
+	wantCode(t, n.do(t.Context(), "root", "POST", createPath, `{"checkpoint":"a"}`), 404, api.CodeCheckpointNotFound)
+	if got := remove("root", "?owner=alice"); got.status != 200 || !strings.Contains(got.body, `"owner":"alice"`) {
+		t.Errorf("removed by an administrator = %d %s", got.status, got.body)
+	}
+	wantCode(t, remove("alice", "?owner=alice"), 404, api.CodeCheckpointNotFound)
+	if got := n.do(t.Context(), "alice", "DELETE", "/v1/checkpoints/b?owner=alice", ""); got.status != 200 {
+		t.Errorf("removed by its owner = %d %s", got.status, got.body)
 	}
 }
 

@@ -54,12 +54,12 @@ func (m *Manager) end(ctx context.Context, e ending) (session.Session, error) {
 	return rec, nil
 }
 
-// Delete ends a session at its owner's wish and returns its last record once
-// its sandbox is gone; should that take long, it goes on in the background. The
-// error is a 404 when there is no such session or it is somebody else's, a 410
-// when it has ended already.
+// Delete ends a session at the wish of its owner, or of an administrator, and
+// returns its last record once its sandbox is gone; should that take long, it
+// goes on in the background. The error is a 404 when there is no such session or
+// it is somebody else's, a 410 when it has ended already.
 func (m *Manager) Delete(ctx context.Context, who auth.Principal, id string) (session.Session, error) {
-	rec, err := m.owned(ctx, who, id)
+	rec, err := m.seen(ctx, who, id)
 	if err != nil {
 		return session.Session{}, err
 	}
@@ -69,7 +69,11 @@ func (m *Manager) Delete(ctx context.Context, who auth.Principal, id string) (se
 	// From here on the client's patience does not matter.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	rec, err = m.end(ctx, ending{id: id, fate: api.FateDeleted, reason: "deleted by its owner"})
+	by := "its owner"
+	if !who.Owns(rec.Owner) {
+		by = "an administrator"
+	}
+	rec, err = m.end(ctx, ending{id: id, fate: api.FateDeleted, reason: "deleted by " + by})
 	if errors.Is(err, errAlreadyEnded) {
 		if rec, err = m.cfg.Store.Get(ctx, id); err == nil {
 			return session.Session{}, m.ended(rec)
@@ -96,10 +100,19 @@ func (m *Manager) Delete(ctx context.Context, who auth.Principal, id string) (se
 	return rec, nil
 }
 
-// owned finds a session that who may see.
+// owned finds a session that is who's own, to do with it as its owner does.
 func (m *Manager) owned(ctx context.Context, who auth.Principal, id string) (session.Session, error) {
+	rec, err := m.seen(ctx, who, id)
+	if err == nil && !who.Owns(rec.Owner) {
+		return session.Session{}, unknownSession(id).WithHint("it is another owner's: an administrator sees and ends it, and does nothing else with it")
+	}
+	return rec, err
+}
+
+// seen finds a session that who may know of and end. To others it does not exist.
+func (m *Manager) seen(ctx context.Context, who auth.Principal, id string) (session.Session, error) {
 	rec, err := m.cfg.Store.Get(ctx, id)
-	if errors.Is(err, session.ErrNotFound) || (err == nil && !who.Owns(rec.Owner)) {
+	if errors.Is(err, session.ErrNotFound) || (err == nil && !who.Sees(rec.Owner)) {
 		return session.Session{}, unknownSession(id)
 	}
 	if err != nil {

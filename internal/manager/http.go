@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 
@@ -29,23 +30,45 @@ func (m *Manager) newRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", health)
 	mux.HandleFunc("GET /v1/openapi.yaml", describe)
-	mux.Handle("POST /v1/code-interpreter", m.create(api.KindCodeInterpreter))
-	mux.Handle("POST /v1/agent-runtime", m.create(api.KindAgentRuntime))
-	// Either path deletes any session of the caller, as it always did.
-	mux.Handle("DELETE /v1/code-interpreter/sessions/{id}", m.authenticated(m.deleteOld))
-	mux.Handle("DELETE /v1/agent-runtime/sessions/{id}", m.authenticated(m.deleteOld))
-	mux.Handle("GET /v1/sessions", m.authenticated(m.list))
-	mux.Handle("GET /v1/sessions/{id}", m.authenticated(m.get))
-	mux.Handle("DELETE /v1/sessions/{id}", m.authenticated(m.delete))
-	mux.Handle("POST /v1/sessions/{id}/pause", m.authenticated(m.pauseSession))
-	mux.Handle("POST /v1/sessions/{id}/resume", m.authenticated(m.resumeSession))
-	mux.Handle("POST /v1/sessions/{id}/fork", m.authenticated(m.forkSession))
-	mux.Handle("POST /v1/sessions/{id}/checkpoints", m.authenticated(m.checkpointSession))
-	mux.Handle("GET /v1/checkpoints", m.authenticated(m.listCheckpoints))
-	mux.Handle("DELETE /v1/checkpoints/{name}", m.authenticated(m.deleteCheckpointByName))
-	mux.Handle("POST /v1/templates/{namespace}/{name}/prepare", m.authenticated(m.prepare))
+	for _, r := range m.table() {
+		mux.Handle(r.pattern, m.authenticated(r.scopes, r.handler))
+	}
 	mux.HandleFunc("/", httpserve.NotFound)
 	return mux
+}
+
+// route is something that callers ask for who say who they are.
+type route struct {
+	pattern string
+	// scopes of which the caller needs one. That is asked before anything is
+	// looked up, so that the answer tells nothing of what there is.
+	scopes  auth.Scopes
+	handler handler
+}
+
+func (m *Manager) table() []route {
+	const (
+		create = auth.ScopeCreate
+		use    = auth.ScopeUse
+		admin  = auth.ScopeAdmin
+	)
+	return []route{
+		{"POST /v1/code-interpreter", create, m.create(api.KindCodeInterpreter)},
+		{"POST /v1/agent-runtime", create, m.create(api.KindAgentRuntime)},
+		// Either path deletes any session of the caller, as it always did.
+		{"DELETE /v1/code-interpreter/sessions/{id}", use | admin, m.deleteOld},
+		{"DELETE /v1/agent-runtime/sessions/{id}", use | admin, m.deleteOld},
+		{"GET /v1/sessions", use | admin, m.list},
+		{"GET /v1/sessions/{id}", use | admin, m.get},
+		{"DELETE /v1/sessions/{id}", use | admin, m.delete},
+		{"POST /v1/sessions/{id}/pause", use, m.pauseSession},
+		{"POST /v1/sessions/{id}/resume", use, m.resumeSession},
+		{"POST /v1/sessions/{id}/fork", create, m.forkSession},
+		{"POST /v1/sessions/{id}/checkpoints", create, m.checkpointSession},
+		{"GET /v1/checkpoints", use | admin, m.listCheckpoints},
+		{"DELETE /v1/checkpoints/{name}", use | admin, m.deleteCheckpointByName},
+		{"POST /v1/templates/{namespace}/{name}/prepare", create, m.prepare},
+	}
 }
 
 func health(w http.ResponseWriter, _ *http.Request) {
@@ -60,18 +83,21 @@ func describe(w http.ResponseWriter, _ *http.Request) {
 
 type handler func(w http.ResponseWriter, r *http.Request, who auth.Principal) error
 
-func (m *Manager) authenticated(h handler) http.Handler {
+func (m *Manager) authenticated(oneOf auth.Scopes, h handler) http.Handler {
 	return httpserve.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		who, err := m.cfg.Authenticator.Authenticate(r)
 		if err != nil {
+			return err
+		}
+		if err := who.Need(oneOf); err != nil {
 			return err
 		}
 		return h(w, r, who)
 	})
 }
 
-func (m *Manager) create(kind string) http.Handler {
-	return m.authenticated(func(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
+func (m *Manager) create(kind string) handler {
+	return func(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
 		req := Request{Kind: kind, IdempotencyKey: r.Header.Get(api.HeaderIdempotencyKey)}
 		if err := readCreate(w, r, &req.CreateRequest); err != nil {
 			return err
@@ -84,7 +110,7 @@ func (m *Manager) create(kind string) http.Handler {
 		out.Variables, out.Files = len(req.Env), len(req.Files)
 		httpserve.WriteJSON(w, http.StatusOK, out)
 		return nil
-	})
+	}
 }
 
 func readCreate(w http.ResponseWriter, r *http.Request, req *api.CreateRequest) error {
@@ -167,7 +193,7 @@ func (m *Manager) delete(w http.ResponseWriter, r *http.Request, who auth.Princi
 }
 
 func (m *Manager) get(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	rec, err := m.owned(r.Context(), who, r.PathValue("id"))
+	rec, err := m.seen(r.Context(), who, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
@@ -176,14 +202,12 @@ func (m *Manager) get(w http.ResponseWriter, r *http.Request, who auth.Principal
 }
 
 func (m *Manager) list(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	q, everybody, err := listQuery(r)
-	switch {
-	case err != nil:
+	q, err := listQuery(r)
+	if err != nil {
 		return err
-	case !everybody:
-		q.Owner = who.Name
-	case !who.Admin:
-		return api.Errorf(http.StatusForbidden, api.CodeForbidden, "only an administrator can list the sessions of all owners")
+	}
+	if q.Owner, err = listOwner(r, who); err != nil {
+		return err
 	}
 	page, next, err := m.cfg.Store.List(r.Context(), q)
 	if err != nil {
@@ -197,30 +221,52 @@ func (m *Manager) list(w http.ResponseWriter, r *http.Request, who auth.Principa
 	return nil
 }
 
-// listQuery reads ?limit=&pageToken=&state=&all=. No state means all states;
-// all asks for the sessions of every owner.
-func listQuery(r *http.Request) (q session.Query, everybody bool, err error) {
+// listQuery reads ?limit=&pageToken=&state=. No state means all states.
+func listQuery(r *http.Request) (session.Query, error) {
 	values := r.URL.Query()
-	q = session.Query{Cursor: values.Get("pageToken"), Limit: defaultPage}
-	if text := values.Get("limit"); text != "" {
-		q.Limit, err = strconv.Atoi(text)
-		if err != nil || q.Limit < 1 || q.Limit > maxPage {
-			return q, false, invalid("limit must be a number from 1 to %d", maxPage)
-		}
-	}
-	switch values.Get("all") {
-	case "", "false":
-	case "true":
-		everybody = true
-	default:
-		return q, false, invalid("all must be true or false")
+	q := session.Query{Cursor: values.Get("pageToken")}
+	var err error
+	if q.Limit, err = pageLimit(values); err != nil {
+		return q, err
 	}
 	known := append(liveStates(), api.StateEnded)
 	for _, name := range values["state"] {
 		if !slices.Contains(known, api.State(name)) {
-			return q, false, invalid("state must be pending, running, paused or ended")
+			return q, invalid("state must be pending, running, paused or ended")
 		}
 		q.States = append(q.States, api.State(name))
 	}
-	return q, everybody, nil
+	return q, nil
+}
+
+func pageLimit(values url.Values) (int, error) {
+	text := values.Get("limit")
+	if text == "" {
+		return defaultPage, nil
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > maxPage {
+		return 0, invalid("limit must be a number from 1 to %d", maxPage)
+	}
+	return limit, nil
+}
+
+// listOwner is whose sessions or checkpoints are to be listed: those of the
+// caller, or of every owner, which is "", with ?all=true.
+func listOwner(r *http.Request, who auth.Principal) (string, error) {
+	everybody, err := boolean(r.URL.Query(), "all")
+	if err != nil || !everybody {
+		return who.Name, err
+	}
+	return "", who.Need(auth.ScopeAdmin)
+}
+
+func boolean(values url.Values, name string) (bool, error) {
+	switch values.Get(name) {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	}
+	return false, invalid("%s must be true or false", name)
 }

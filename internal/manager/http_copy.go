@@ -76,16 +76,9 @@ func readSigned(w http.ResponseWriter, r *http.Request, v any) (auth.Agreement, 
 }
 
 func (m *Manager) listCheckpoints(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	owner := who.Name
-	switch r.URL.Query().Get("all") {
-	case "", "false":
-	case "true":
-		if !who.Admin {
-			return api.Errorf(http.StatusForbidden, api.CodeForbidden, "only an administrator can list the checkpoints of all owners")
-		}
-		owner = ""
-	default:
-		return invalid("all must be true or false")
+	owner, err := listOwner(r, who)
+	if err != nil {
+		return err
 	}
 	all, err := m.Checkpoints(r.Context(), owner)
 	if err != nil {
@@ -100,7 +93,11 @@ func (m *Manager) listCheckpoints(w http.ResponseWriter, r *http.Request, who au
 }
 
 func (m *Manager) deleteCheckpointByName(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
-	c, err := m.DeleteCheckpoint(r.Context(), who, r.PathValue("name"))
+	owner := who.Name
+	if named := r.URL.Query().Get("owner"); named != "" {
+		owner = named
+	}
+	c, err := m.DeleteCheckpoint(r.Context(), who, owner, r.PathValue("name"))
 	if err != nil {
 		return err
 	}

@@ -169,7 +169,7 @@ func (w *world) start() *node {
 	}
 	cfg := manager.Config{
 		Store: w.store, Driver: d, Templates: template.NewSet(w.templates...),
-		Authenticator: authtest.Tokens{"alice": {Name: "alice"}, "bob": {Name: "bob"}, "root": {Name: "root", Admin: true}},
+		Authenticator: authtest.Tokens{"alice": authtest.User("alice"), "bob": authtest.User("bob"), "root": authtest.Admin("root")},
 		BootstrapKey:  keys().bootstrap, RouterKey: &keys().router.PublicKey,
 		Logger: slog.New(slog.DiscardHandler), PollInterval: 5 * time.Millisecond, KeepSessions: true,
 		CreateTimeout: guard, InitTimeout: guard,

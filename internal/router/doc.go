@@ -8,9 +8,9 @@
 //   - the session exists and belongs to the template that the path names;
 //   - for a key-bound session, the request is signed by the session's key (PicoD
 //     checks again, and more); Authorization then passes untouched;
-//   - for any other session, the caller is its owner; Authorization is then
-//     replaced by the Router's own token, or, where nothing in the sandbox would
-//     check one, removed.
+//   - for any other session, the caller is its owner, whose token has the scope
+//     use; Authorization is then replaced by the Router's own token, or, where
+//     nothing in the sandbox would check one, removed.
 //
 // Requests count as activity of their session for as long as they last. A
 // request to a session that is paused waits until it has been woken; one that a

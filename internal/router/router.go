@@ -237,42 +237,58 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, 
 	if id == "" {
 		return rt.admitNew(w, r, inv)
 	}
-	t, rec, err := rt.targets.find(r.Context(), id)
+	t, rec, held, err := rt.targets.look(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
 	if rec.Kind != inv.kind || rec.Namespace != inv.namespace || rec.Name != inv.name {
 		return nil, unknownSession(id)
 	}
-	key := t.keyOf(rec)
 	if rec.Auth == api.AuthClientKey {
 		w.Header().Set(api.HeaderSessionID, rec.ID)
-		if refused := verify(key, r); refused != nil {
+		if refused := verify(t.keyOf(rec), r); refused != nil {
 			refused.write(w, r)
 			return nil, nil
 		}
-	} else {
-		who, err := rt.cfg.Authenticator.Authenticate(r)
-		if err != nil {
-			return nil, err
-		}
-		if !who.Owns(rec.Owner) {
-			return nil, unknownSession(id)
-		}
-		w.Header().Set(api.HeaderSessionID, rec.ID)
+	} else if err := rt.letIn(w, r, rec); err != nil {
+		return nil, err
 	}
 	if inv.escapes && rec.Auth != api.AuthNone {
 		escapes().write(w, r)
 		return nil, nil
 	}
+	if held {
+		if t, rec, err = rt.targets.find(r.Context(), id); err != nil {
+			return nil, err
+		}
+	}
 	return rt.callTo(t, rec, inv, r)
 }
 
-// admitNew makes a session for a request that names none.
+// letIn checks that a session that is not bound to a key is the caller's to use.
+// To another owner, whatever may be said of their token, it does not exist.
+func (rt *Router) letIn(w http.ResponseWriter, r *http.Request, rec session.Session) error {
+	who, err := rt.cfg.Authenticator.Authenticate(r)
+	if err != nil {
+		return err
+	}
+	if !who.Owns(rec.Owner) {
+		return unknownSession(rec.ID)
+	}
+	w.Header().Set(api.HeaderSessionID, rec.ID)
+	return who.Need(auth.ScopeUse)
+}
+
+// admitNew makes a session for a request that names none, and will use it.
 func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, inv invocation) (*call, error) {
 	who, err := rt.cfg.Authenticator.Authenticate(r)
 	if err != nil {
 		return nil, err
+	}
+	for _, scope := range []auth.Scopes{auth.ScopeCreate, auth.ScopeUse} {
+		if err := who.Need(scope); err != nil {
+			return nil, err
+		}
 	}
 	rec, err := rt.cfg.Creator.CreateManaged(r.Context(), who, inv.kind, inv.namespace, inv.name)
 	if err != nil {

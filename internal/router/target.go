@@ -34,36 +34,44 @@ func newTargets(rt *Router) *targets {
 }
 
 // find returns the record of a session and, when it runs, its target. It waits
-// while the session is held.
+// while the session is held, so whoever asks has to have been let in.
 func (ts *targets) find(ctx context.Context, id string) (*target, session.Session, error) {
+	for {
+		t, rec, held, err := ts.look(ctx, id)
+		if err != nil || !held {
+			return t, rec, err
+		}
+		if err := ts.awaitRelease(ctx, id); err != nil {
+			return nil, session.Session{}, err
+		}
+	}
+}
+
+// look is find as things are at this moment, for a caller of whom nothing is
+// known yet. What it returns of a session that is held may change.
+func (ts *targets) look(ctx context.Context, id string) (t *target, rec session.Session, held bool, err error) {
 	for {
 		ts.mu.Lock()
 		t, held, seen := ts.byID[id], ts.held[id] != nil, ts.changes
 		ts.mu.Unlock()
-		if held {
-			if err := ts.awaitRelease(ctx, id); err != nil {
-				return nil, session.Session{}, err
-			}
-			continue
-		}
 		if t != nil {
-			return t, t.record(), nil
+			return t, t.record(), held, nil
 		}
 		if len(id) > maxEchoedID {
-			return nil, session.Session{}, unknownSession(id)
+			return nil, session.Session{}, held, unknownSession(id)
 		}
 		rec, err := ts.rt.cfg.Sessions.Get(ctx, id)
 		if errors.Is(err, session.ErrNotFound) {
-			return nil, session.Session{}, unknownSession(id)
+			return nil, session.Session{}, held, unknownSession(id)
 		}
 		if err != nil {
-			return nil, session.Session{}, fmt.Errorf("get session: %w", err)
+			return nil, session.Session{}, held, fmt.Errorf("get session: %w", err)
 		}
-		if rec.State != api.StateRunning {
-			return nil, rec, nil
+		if held || rec.State != api.StateRunning {
+			return nil, rec, held, nil
 		}
 		if t, ok := ts.add(rec, seen); ok {
-			return t, rec, nil
+			return t, rec, false, nil
 		}
 	}
 }

@@ -93,7 +93,7 @@ func newWorld(t testing.TB, app http.HandlerFunc, set func(*world, *router.Confi
 	}
 	cfg := router.Config{
 		Sessions: w.store, Dialer: w.driver, Creator: w, SigningKey: keys().router,
-		Authenticator: authtest.Tokens{"alice": {Name: "alice"}, "bob": {Name: "bob"}, "root": {Name: "root", Admin: true}},
+		Authenticator: authtest.Tokens{"alice": authtest.User("alice"), "bob": authtest.User("bob"), "root": authtest.Admin("root")},
 		Logger:        slog.New(slog.DiscardHandler), ExitGrace: time.Millisecond,
 	}
 	if set != nil {

@@ -64,7 +64,7 @@ func start(t *testing.T, tmpl func(*template.Template)) *planes {
 	}
 	tmpl(&python)
 	bootstrap, signing := authtest.NewKey(), authtest.NewKey()
-	callers := authtest.Tokens{"alice": {Name: "alice"}}
+	callers := authtest.Tokens{"alice": authtest.User("alice")}
 	logger := slog.New(slog.DiscardHandler)
 	var rt *router.Router
 	m := manager.New(manager.Config{

@@ -27,6 +27,14 @@ func (ts Tokens) Authenticate(r *http.Request) (auth.Principal, error) {
 	return p, nil
 }
 
+// User is a caller with a name of their own who may create and use sessions.
+func User(name string) auth.Principal {
+	return auth.Principal{Name: name, Scopes: auth.ScopeCreate | auth.ScopeUse}
+}
+
+// Admin is a caller who may do everything that there is a scope for.
+func Admin(name string) auth.Principal { return auth.Principal{Name: name, Scopes: auth.AllScopes} }
+
 // NewKey makes an RSA key as sessions have it. That is slow: tests share keys.
 func NewKey() *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
