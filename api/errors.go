@@ -20,11 +20,13 @@ const (
 	CodeTemplateNotFound    Code = "TEMPLATE_NOT_FOUND"    // 404: no such CodeInterpreter or AgentRuntime
 	CodeSessionNotFound     Code = "SESSION_NOT_FOUND"     // 404: no such session, or it belongs to somebody else
 	CodeCheckpointNotFound  Code = "CHECKPOINT_NOT_FOUND"  // 404: no such checkpoint, or it belongs to somebody else
+	CodeTokenNotFound       Code = "TOKEN_NOT_FOUND"       // 404: no token of that name
 	CodeNoEntryPoint        Code = "NO_ENTRY_POINT"        // 404: the template exposes no port for this path
 	CodeIdempotencyConflict Code = "IDEMPOTENCY_CONFLICT"  // 409: the key was used with another request
 	CodeSessionNotReady     Code = "SESSION_NOT_READY"     // 409: the session is still being created, or paused
 	CodeSessionPaused       Code = "SESSION_PAUSED"        // 409: the session was paused while the request ran
 	CodeCheckpointExists    Code = "CHECKPOINT_EXISTS"     // 409: the name is taken
+	CodeTokenExists         Code = "TOKEN_EXISTS"          // 409: the name is, or was, another token's
 	CodeCheckpointUnusable  Code = "CHECKPOINT_UNUSABLE"   // 410: the checkpoint is damaged, or from another version or machine
 	CodeSessionEnded        Code = "SESSION_ENDED"         // 410: the session has ended; field fate says why
 	CodeBodyTooLarge        Code = "BODY_TOO_LARGE"        // 413: request body over the limit

@@ -242,6 +242,50 @@ const (
 	ScopeAdmin Scope = "admin"
 )
 
+// TokenRequest is the body of POST /v1/tokens.
+type TokenRequest struct {
+	// Name is 1 to 63 characters of [a-z0-9._-], beginning with a letter or digit,
+	// and was never another token's. What the holder makes is owned by it.
+	Name string `json:"name"`
+	// Scopes of the token, at least one, and none that its maker does not have.
+	Scopes []Scope `json:"scopes"`
+	// TTL, in seconds, or ExpiresAt, by the server's clock, says how long the
+	// token is valid: at most ten years, or for ever when neither is given.
+	TTL       int64     `json:"ttl,omitempty"`
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+}
+
+// Token describes a token, without the token itself. Times are those of the
+// server's clock, UTC.
+type Token struct {
+	Name   string  `json:"name"`
+	Scopes []Scope `json:"scopes"`
+	// CreatedBy is the owner whose token made this one.
+	CreatedBy string    `json:"createdBy"`
+	CreatedAt time.Time `json:"createdAt"`
+	// ExpiresAt is when it ends; zero, and absent in JSON: never.
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+	// LastUsedAt is a minute behind at most; zero, and absent in JSON: never used.
+	LastUsedAt time.Time `json:"lastUsedAt,omitzero"`
+	// RevokedAt is when it was revoked; zero, and absent in JSON: it was not.
+	RevokedAt time.Time `json:"revokedAt,omitzero"`
+}
+
+// CreatedToken answers POST /v1/tokens: the one time that a token is shown.
+type CreatedToken struct {
+	// Token is the token itself, for "Authorization: Bearer <token>".
+	Token string `json:"token"`
+	Info  Token  `json:"info"`
+}
+
+// TokenList is one page of GET /v1/tokens, by name.
+type TokenList struct {
+	// Tokens is never null.
+	Tokens []Token `json:"tokens"`
+	// NextPageToken, when not empty, gets the next page as ?pageToken=.
+	NextPageToken string `json:"nextPageToken,omitempty"`
+}
+
 // PrepareStep is one line of the answer to
 // POST /v1/templates/{namespace}/{name}/prepare, which is sent as newline-delimited JSON.
 type PrepareStep struct {

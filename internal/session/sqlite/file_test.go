@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/volcano-sh/agentcube/internal/auth/tokentest"
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/session/sqlite"
 	"github.com/volcano-sh/agentcube/internal/session/storetest"
@@ -189,7 +190,7 @@ func writeFile(t *testing.T, path string, data []byte) {
 }
 
 // A file of the first schema, which knew neither pauses nor checkpoints nor a
-// clock, is taken over with all that it holds.
+// clock nor tokens, is taken over with all that it holds.
 func TestMigratesFirstSchema(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	st := open(t, path)
@@ -202,7 +203,7 @@ func TestMigratesFirstSchema(t *testing.T) {
 	}
 	for _, statement := range []string{
 		"DROP INDEX sessions_pause", "ALTER TABLE sessions DROP COLUMN pause_at", "ALTER TABLE sessions DROP COLUMN pause_after",
-		"DROP TABLE checkpoints", "DROP TABLE clock", "PRAGMA user_version = 1",
+		"DROP TABLE checkpoints", "DROP TABLE clock", "DROP TABLE tokens", "PRAGMA user_version = 1",
 	} {
 		execSQL(t, path, statement)
 	}
@@ -221,5 +222,8 @@ func TestMigratesFirstSchema(t *testing.T) {
 	}
 	if state, err := st.LoadClock(t.Context()); err != nil || state != (session.ClockState{}) {
 		t.Errorf("LoadClock = %v, %v, want none", state, err)
+	}
+	if err := st.CreateToken(t.Context(), tokentest.New(1)); err != nil {
+		t.Error(err)
 	}
 }

@@ -69,6 +69,8 @@ func TestQueryPlans(t *testing.T) {
 		st.stmts.readers()[&st.stmts.idempotent]: "sessions_idempotency",
 		st.stmts.writers()[&st.stmts.purge]:      "sessions_ended",
 		st.stmts.writers()[&st.stmts.touch]:      "PRIMARY KEY",
+		st.stmts.readers()[&st.stmts.findToken]:  "sqlite_autoindex_tokens",
+		listTokens:                               "PRIMARY KEY",
 		listAll:                                  "sessions_page",
 		listOwner:                                "sessions_owner",
 	}

@@ -37,7 +37,7 @@ func (e *FileError) Unwrap() error { return e.Err }
 // changed: files made by them exist.
 //
 // Times are nanoseconds since 1970, UTC, of the sessions' own clock, whose state is
-// in a table. deadline is computed by SQLite so that
+// in a table; those of tokens are of the machine's. deadline is computed by SQLite so that
 // Touch, which writes last_activity alone, moves it too; the comparison is
 // written so that no sum can overflow. A quarantined row holds a record that
 // could not be read; ended_at is then when that was seen. The idle_timeout of a
@@ -86,6 +86,17 @@ CREATE TABLE checkpoints (
 CREATE INDEX checkpoints_used ON checkpoints (used_at);
 `, `
 CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), clock_offset INTEGER NOT NULL, seen INTEGER NOT NULL);
+`, `
+CREATE TABLE tokens (
+	name         TEXT PRIMARY KEY,
+	hash         BLOB NOT NULL UNIQUE,
+	scopes       TEXT NOT NULL,
+	created_by   TEXT NOT NULL,
+	created_at   INTEGER NOT NULL,
+	expires_at   INTEGER NOT NULL,
+	last_used_at INTEGER NOT NULL,
+	revoked_at   INTEGER NOT NULL
+) WITHOUT ROWID;
 `}
 
 // inspect refuses a file that is damaged or is something else, before anything

@@ -14,6 +14,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/auth/tokentest"
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/session/sqlite"
 	"github.com/volcano-sh/agentcube/internal/session/storetest"
@@ -66,6 +68,13 @@ func (s store) Reopen(t *testing.T) session.Store {
 	return open(t, s.path)
 }
 
+func (s store) ReopenTokens(t *testing.T) auth.TokenStore {
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, s.path)
+}
+
 func (s store) Corrupt(t *testing.T, id string) {
 	execSQL(t, s.path, "UPDATE sessions SET record = substr(record, 1, 40) WHERE id = ?", id)
 }
@@ -87,6 +96,49 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) session.Store {
 		return open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	})
+}
+
+func TestTokens(t *testing.T) {
+	tokentest.Run(t, func(t *testing.T) auth.TokenStore {
+		return open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	})
+}
+
+// TestRevokedOnDisk: that a token was revoked does not wait in the log for the
+// disk, as other writes may, and get lost with the power.
+func TestRevokedOnDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	st := open(t, path)
+	r := tokentest.New(1)
+	if err := st.CreateToken(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.RevokeToken(t.Context(), r.Name, r.CreatedAt); err != nil {
+		t.Fatal(err)
+	}
+	without := filepath.Join(t.TempDir(), "sessions.db") // the log
+	writeFile(t, without, readFile(t, path))
+	if got, err := open(t, without).FindToken(t.Context(), r.Hash); err != nil || got.RevokedAt.IsZero() {
+		t.Errorf("FindToken = %+v, %v, want it revoked", got, err)
+	}
+}
+
+// TestDamagedToken: a token whose record cannot be read lets nobody in.
+func TestDamagedToken(t *testing.T) {
+	for what, change := range map[string]string{
+		"no scopes": "scopes = ''", "a scope of a newer version": "scopes = 'use,fly'",
+	} {
+		path := filepath.Join(t.TempDir(), "sessions.db")
+		st := open(t, path)
+		r := tokentest.New(1)
+		if err := st.CreateToken(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		execSQL(t, path, "UPDATE tokens SET "+change)
+		if got, err := st.FindToken(t.Context(), r.Hash); err == nil || got != (auth.TokenRecord{}) {
+			t.Errorf("%s: FindToken = %+v, %v, want an error", what, got, err)
+		}
+	}
 }
 
 // A process that is killed in the middle of its writes loses nothing that it

@@ -8,7 +8,7 @@ import (
 
 // statements are prepared once: Touch and Get are part of every request.
 type statements struct {
-	get, idempotent, due, pauseDue                         *sql.Stmt
+	get, idempotent, due, pauseDue, findToken              *sql.Stmt
 	insert, update, touch, exists, quarantine, purge, ping *sql.Stmt
 }
 
@@ -20,7 +20,8 @@ func (p *statements) readers() map[**sql.Stmt]string {
 			" WHERE state <> 'ended' AND quarantined = 0 AND deadline <= ? ORDER BY deadline LIMIT ?",
 		&p.pauseDue: "SELECT " + columns + " FROM sessions" +
 			" WHERE state = 'running' AND pause_after > 0 AND quarantined = 0 AND pause_at <= ? ORDER BY pause_at LIMIT ?",
-		&p.exists: "SELECT 1 FROM sessions WHERE id = ?",
+		&p.findToken: findToken,
+		&p.exists:    "SELECT 1 FROM sessions WHERE id = ?",
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"modernc.org/sqlite"
 
+	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
 
@@ -21,7 +22,8 @@ const (
 )
 
 // Store is a session.Store in a SQLite file. It also implements
-// session.Sleepers, session.Checkpoints, session.Clocks and session.Pinger.
+// session.Sleepers, session.Checkpoints, session.Clocks, session.Pinger and
+// auth.TokenStore.
 type Store struct {
 	path string
 
@@ -38,6 +40,7 @@ var (
 	_ session.Checkpoints = (*Store)(nil)
 	_ session.Clocks      = (*Store)(nil)
 	_ session.Pinger      = (*Store)(nil)
+	_ auth.TokenStore     = (*Store)(nil)
 )
 
 // New returns a store in the file at path. Nothing is read or written before
