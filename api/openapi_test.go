@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/auth/authtest"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/router"
@@ -85,14 +87,14 @@ func agree(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintf(w, `{"variables":%d,"files":%d}`, len(in.SessionEnv), len(in.Files))
 }
 
+// planeKey signs for Workload Manager and Router; making one takes long.
+var planeKey = sync.OnceValue(authtest.NewKey)
+
 // servePlanes is the control plane and the Router as one handler, over sandboxes
 // in memory in which agent answers.
 func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16]http.Handler) http.Handler {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := planeKey()
 	logger := slog.New(slog.DiscardHandler)
 	driver := fake.New(fake.Config{Host: fake.NewHost(agent), Hooks: fake.Hooks{
 		Prepare: func(_ context.Context, spec sandbox.Spec) error {
@@ -108,6 +110,8 @@ func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16
 			t.Fatal(err)
 		}
 	}
+	tokens := auth.NewTokens(store, nil)
+	callers := auth.Chain{auth.NewLocal(token), tokens}
 	var rt *router.Router
 	tmpl := template.Template{
 		Kind: api.KindCodeInterpreter, Namespace: "default", Name: "python", Image: "python", Workspace: "/workspace",
@@ -120,12 +124,12 @@ func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16
 	odd.Name, odd.Image = "odd", "odd"
 	m := manager.New(manager.Config{
 		Store: store, Driver: driver, Templates: template.NewSet(tmpl, runtime, demanding, odd),
-		Authenticator: auth.NewLocal(token), BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
+		Authenticator: callers, Tokens: tokens, BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
 		SessionChanged: func(s session.Session) { rt.SessionChanged(s) }, MaxSandboxes: 4,
 		HoldRequests: func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
 	})
 	rt = router.New(router.Config{
-		Sessions: store, Dialer: driver, Creator: m, Waker: m, Authenticator: auth.NewLocal(token), SigningKey: key, Logger: logger,
+		Sessions: store, Dialer: driver, Creator: m, Waker: m, Authenticator: callers, SigningKey: key, Logger: logger,
 	})
 	if err := m.Open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -296,6 +300,7 @@ func TestServerKeepsToDescription(t *testing.T) {
 	tr.step("GET", "/v1/sessions?all=true", "", 200)
 
 	tr.copies(unknown)
+	tr.tokens()
 	tr.step("POST", "/v1/templates/default/python/prepare", "", 200)
 	tr.step("POST", "/v1/templates/default/odd/prepare", "", 501)
 	tr.step("POST", "/v1/templates/default/pyton/prepare", "", 404)

@@ -166,8 +166,13 @@ func newRecord(by Principal, req api.TokenRequest, now time.Time) (TokenRecord, 
 // reserved reports whether a name is that of callers who have no token of ours.
 func reserved(name string) bool { return name == LocalName || strings.HasPrefix(name, "system:") }
 
-// List returns the tokens that match q, by name.
-func (ts *Tokens) List(ctx context.Context, q TokenQuery) ([]TokenRecord, error) {
+// List returns up to limit tokens by name, from the first after a certain one:
+// those that are valid now, or all.
+func (ts *Tokens) List(ctx context.Context, all bool, after string, limit int) ([]TokenRecord, error) {
+	q := TokenQuery{After: after, Limit: limit}
+	if !all {
+		q.ValidAt = ts.now()
+	}
 	list, err := ts.store.ListTokens(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("list tokens: %w", err)

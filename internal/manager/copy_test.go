@@ -312,35 +312,6 @@ func TestCheckpoints(t *testing.T) {
 	}
 }
 
-// TestOthersCheckpoints: an administrator removes what belongs to others, and
-// nobody else does; nobody else's can be used.
-func TestOthersCheckpoints(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	n := w.start()
-	id := n.create().SessionID
-	for _, name := range []string{"a", "b"} {
-		if got := n.checkpoint(id, name); got.status != 200 {
-			t.Fatalf("checkpoint = %d %s", got.status, got.body)
-		}
-	}
-	remove := func(who, query string) answer {
-		return n.do(t.Context(), who, "DELETE", "/v1/checkpoints/a"+query, "")
-	}
-	for _, query := range []string{"", "?owner=alice", "?owner=nobody", "?owner="} {
-		wantCode(t, remove("bob", query), 404, api.CodeCheckpointNotFound)
-	}
-	wantCode(t, remove("root", ""), 404, api.CodeCheckpointNotFound) // it has none of that name
-	wantCode(t, n.do(t.Context(), "root", "POST", createPath, `{"checkpoint":"a"}`), 404, api.CodeCheckpointNotFound)
-	if got := remove("root", "?owner=alice"); got.status != 200 || !strings.Contains(got.body, `"owner":"alice"`) {
-		t.Errorf("removed by an administrator = %d %s", got.status, got.body)
-	}
-	wantCode(t, remove("alice", "?owner=alice"), 404, api.CodeCheckpointNotFound)
-	if got := n.do(t.Context(), "alice", "DELETE", "/v1/checkpoints/b?owner=alice", ""); got.status != 200 {
-		t.Errorf("removed by its owner = %d %s", got.status, got.body)
-	}
-}
-
 func (w *world) checkpoint(name string) session.Checkpoint {
 	w.t.Helper()
 	c, err := w.store.GetCheckpoint(context.Background(), "alice", name)

@@ -30,7 +30,7 @@ func (m *Manager) newRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", health)
 	mux.HandleFunc("GET /v1/openapi.yaml", describe)
-	for _, r := range m.table() {
+	for _, r := range slices.Concat(m.table(), m.tokenTable()) {
 		mux.Handle(r.pattern, m.authenticated(r.scopes, r.handler))
 	}
 	mux.HandleFunc("/", httpserve.NotFound)

@@ -34,6 +34,8 @@ type Config struct {
 	Driver        sandbox.Driver
 	Templates     template.Source
 	Authenticator auth.Authenticator
+	// Tokens are what the routes of tokens manage. Without, there are none.
+	Tokens *auth.Tokens
 	// BootstrapKey signs what locks a PicoD to its key.
 	BootstrapKey *rsa.PrivateKey
 	// RouterKey is what PicoDs of managed sessions are locked to.
@@ -46,6 +48,10 @@ type Config struct {
 	// SessionChanged, when set, is called with every record that the Manager
 	// has changed, after the store has it. It must not block.
 	SessionChanged func(session.Session)
+
+	// TokenRevoked, when set, is called with the name of every token that is
+	// revoked, after the store has it. It must not block. See router.Router.Revoked.
+	TokenRevoked func(name string)
 
 	// HoldRequests, when set, makes new requests to a session wait until release
 	// is called. With idle it does so only when no request is under way, and
@@ -133,6 +139,9 @@ func New(cfg Config) *Manager {
 	}
 	if cfg.SessionChanged == nil {
 		cfg.SessionChanged = func(session.Session) {}
+	}
+	if cfg.TokenRevoked == nil {
+		cfg.TokenRevoked = func(string) {}
 	}
 	if cfg.HoldRequests == nil {
 		cfg.HoldRequests = func(string, bool) (func(), bool) { return func() {}, true }

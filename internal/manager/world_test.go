@@ -110,6 +110,7 @@ func (a *agents) init(spec sandbox.Spec, w http.ResponseWriter, r *http.Request)
 type world struct {
 	t      *testing.T
 	host   *fake.Host
+	path   string // of the store
 	store  *sqlite.Store
 	agents *agents
 
@@ -124,7 +125,8 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	a := &agents{claims: map[string]jwt.MapClaims{}, bodies: map[string]string{}}
 	w := &world{t: t, agents: a, host: fake.NewHost(a.serve)}
-	w.store = sqlite.New(filepath.Join(t.TempDir(), "sessions.db"))
+	w.path = filepath.Join(t.TempDir(), "sessions.db")
+	w.store = sqlite.New(w.path)
 	if err := w.store.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -167,10 +169,12 @@ func (w *world) start() *node {
 	if err := d.Open(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
+	tokens := auth.NewTokens(w.store, nil)
+	known := authtest.Tokens{"alice": authtest.User("alice"), "bob": authtest.User("bob"), "root": authtest.Admin("root")}
 	cfg := manager.Config{
 		Store: w.store, Driver: d, Templates: template.NewSet(w.templates...),
-		Authenticator: authtest.Tokens{"alice": authtest.User("alice"), "bob": authtest.User("bob"), "root": authtest.Admin("root")},
-		BootstrapKey:  keys().bootstrap, RouterKey: &keys().router.PublicKey,
+		Authenticator: auth.Chain{tokens, known}, Tokens: tokens,
+		BootstrapKey: keys().bootstrap, RouterKey: &keys().router.PublicKey,
 		Logger: slog.New(slog.DiscardHandler), PollInterval: 5 * time.Millisecond, KeepSessions: true,
 		CreateTimeout: guard, InitTimeout: guard,
 	}
