@@ -126,6 +126,7 @@ func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16
 		Store: store, Driver: driver, Templates: template.NewSet(tmpl, runtime, demanding, odd),
 		Authenticator: callers, Tokens: tokens, BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
 		SessionChanged: func(s session.Session) { rt.SessionChanged(s) }, MaxSandboxes: 4,
+		TokenRevoked: func(name string) { rt.Revoked(name) },
 		HoldRequests: func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
 	})
 	rt = router.New(router.Config{

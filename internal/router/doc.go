@@ -12,7 +12,9 @@
 //     use; Authorization is then replaced by the Router's own token, or, where
 //     nothing in the sandbox would check one, removed.
 //
-// Requests count as activity of their session for as long as they last. A
-// request to a session that is paused waits until it has been woken; one that a
-// pause cuts off is answered so, or its stream ends.
+// Requests count as those of the session's owner, who may have so many at a time,
+// and end when the token is revoked that let them in; those that a key let in do
+// not depend on it. They count as activity of their session for as long as they
+// last. A request to a session that is paused waits until it has been woken; one
+// that a pause cuts off is answered so, or its stream ends.
 package router

@@ -68,7 +68,7 @@ func createError(inv invocation, err error) error {
 // unreachable is the answer for a call that got none from its sandbox.
 func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 	if ctx.Err() != nil {
-		return err // the client's doing
+		return afterRevocation(ctx, err) // or the client's doing
 	}
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return err

@@ -63,6 +63,9 @@ type Config struct {
 	// MaxConcurrent bounds requests under way; more are answered 429 at once.
 	// 0 means no bound.
 	MaxConcurrent int
+	// MaxPerOwner bounds those of one owner; 0 means no bound. They are counted
+	// when it is known whose they are.
+	MaxPerOwner int
 	// DialTimeout bounds the wait for a connection to a sandbox; 0 means 10 s.
 	DialTimeout time.Duration
 	// WakeTimeout bounds the wait for a paused session to run; 0 means 30 s.
@@ -79,6 +82,7 @@ type Router struct {
 	log      *slog.Logger
 	proxy    *httputil.ReverseProxy
 	targets  *targets
+	owners   *owners
 	inFlight atomic.Int64
 	spliced  atomic.Int64 // connections that are carried unread
 	buffers  *bufferPool
@@ -104,7 +108,7 @@ func New(cfg Config) *Router {
 	if cfg.ExitGrace == 0 {
 		cfg.ExitGrace = 2 * time.Second
 	}
-	rt := &Router{cfg: cfg, log: cfg.Logger}
+	rt := &Router{cfg: cfg, log: cfg.Logger, owners: newOwners(cfg.MaxPerOwner)}
 	rt.targets = newTargets(rt)
 	rt.buffers = newBufferPool()
 	rt.draining, rt.drain = context.WithCancel(context.Background())
@@ -178,9 +182,11 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 		return httpserve.Overloaded()
 	}
 	defer rt.inFlight.Add(-1)
-	c, err := rt.begin(w, r, inv)
+	v, r := rt.owners.visit(r)
+	defer v.end()
+	c, err := rt.begin(w, r, v, inv)
 	if err != nil || c == nil {
-		return err
+		return afterRevocation(r.Context(), err)
 	}
 	defer c.finish(r.Context())
 	if c.authorization != "" {
@@ -195,10 +201,10 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 
 // begin admits a request and counts it as under way in its session. A nil call
 // without error means that the answer has been given.
-func (rt *Router) begin(w http.ResponseWriter, r *http.Request, inv invocation) (*call, error) {
+func (rt *Router) begin(w http.ResponseWriter, r *http.Request, v *visit, inv invocation) (*call, error) {
 	id := r.Header.Get(api.HeaderSessionID)
 	for {
-		c, err := rt.admit(w, r, inv, id)
+		c, err := rt.admit(w, r, v, inv, id)
 		if err != nil || c == nil {
 			return nil, err
 		}
@@ -233,9 +239,9 @@ func redirectToSlash(w http.ResponseWriter, r *http.Request) {
 // admit finds, makes or wakes the session of a request and checks that the
 // request may go there. It has set the session's header once the caller may know
 // of it. A nil call without error means that the answer has been given.
-func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, id string) (*call, error) {
+func (rt *Router) admit(w http.ResponseWriter, r *http.Request, v *visit, inv invocation, id string) (*call, error) {
 	if id == "" {
-		return rt.admitNew(w, r, inv)
+		return rt.admitNew(w, r, v, inv)
 	}
 	t, rec, held, err := rt.targets.look(r.Context(), id)
 	if err != nil {
@@ -250,7 +256,11 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, 
 			refused.write(w, r)
 			return nil, nil
 		}
-	} else if err := rt.letIn(w, r, rec); err != nil {
+		err = v.enter(rec.Owner)
+	} else {
+		err = rt.letIn(w, r, v, rec)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if inv.escapes && rec.Auth != api.AuthNone {
@@ -267,28 +277,27 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, inv invocation, 
 
 // letIn checks that a session that is not bound to a key is the caller's to use.
 // To another owner, whatever may be said of their token, it does not exist.
-func (rt *Router) letIn(w http.ResponseWriter, r *http.Request, rec session.Session) error {
-	who, err := rt.cfg.Authenticator.Authenticate(r)
-	if err != nil {
-		return err
-	}
-	if !who.Owns(rec.Owner) {
-		return unknownSession(rec.ID)
-	}
-	w.Header().Set(api.HeaderSessionID, rec.ID)
-	return who.Need(auth.ScopeUse)
+func (rt *Router) letIn(w http.ResponseWriter, r *http.Request, v *visit, rec session.Session) error {
+	_, err := rt.identify(r, v, func(who auth.Principal) error {
+		if !who.Owns(rec.Owner) {
+			return unknownSession(rec.ID)
+		}
+		w.Header().Set(api.HeaderSessionID, rec.ID)
+		return who.Need(auth.ScopeUse)
+	})
+	return err
 }
 
 // admitNew makes a session for a request that names none, and will use it.
-func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, inv invocation) (*call, error) {
-	who, err := rt.cfg.Authenticator.Authenticate(r)
+func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, v *visit, inv invocation) (*call, error) {
+	who, err := rt.identify(r, v, func(who auth.Principal) error {
+		if err := who.Need(auth.ScopeCreate); err != nil {
+			return err
+		}
+		return who.Need(auth.ScopeUse)
+	})
 	if err != nil {
 		return nil, err
-	}
-	for _, scope := range []auth.Scopes{auth.ScopeCreate, auth.ScopeUse} {
-		if err := who.Need(scope); err != nil {
-			return nil, err
-		}
 	}
 	rec, err := rt.cfg.Creator.CreateManaged(r.Context(), who, inv.kind, inv.namespace, inv.name)
 	if err != nil {
