@@ -37,6 +37,9 @@ func (m *Manager) Checkpoint(ctx context.Context, who auth.Principal, id string,
 	if err != nil {
 		return session.Checkpoint{}, err
 	}
+	if err := m.rates.take(rec.Owner, 1); err != nil {
+		return session.Checkpoint{}, err
+	}
 	key := checkpointKey{rec.Owner, req.Name}
 	free, err := m.reserve(ctx, key)
 	if err != nil {

@@ -47,6 +47,9 @@ type creation struct {
 // When ctx ends first, and nobody else waits for the same session, it is undone.
 // Errors are *api.Error or map to one by httpserve.AsError.
 func (m *Manager) Create(ctx context.Context, owner auth.Principal, req Request) (session.Session, error) {
+	if err := m.rates.take(owner.Name, 1); err != nil {
+		return session.Session{}, err
+	}
 	for {
 		rec, err := m.createOnce(ctx, owner, req)
 		// A request that joined a creation just as its last client left, or

@@ -7,6 +7,14 @@
 // http.Handler for the control-plane API and creates sessions for the Router
 // through Create.
 //
+// # Owners
+//
+// Every caller is an owner, to whom the sessions and checkpoints belong that it has
+// made; to others they do not exist, except that an administrator sees and ends
+// them. The table of routes says which scope each needs. No owner keeps the others
+// waiting: MaxPerOwner and MaxCreateRate bound what one may have and ask for, and
+// those that wait for a sandbox take turns by owner.
+//
 // # Sleep
 //
 // A session is paused at its owner's wish, or by itself after the template's

@@ -32,6 +32,9 @@ func (m *Manager) Fork(ctx context.Context, who auth.Principal, id string, req a
 	if err != nil {
 		return nil, err
 	}
+	if err := m.rates.take(rec.Owner, len(plans)); err != nil {
+		return nil, err
+	}
 	for i, p := range plans {
 		if err := m.slots.take(p.record.SandboxID, p.record.Owner, p.record.MemoryBytes); err != nil {
 			for _, taken := range plans[:i] {

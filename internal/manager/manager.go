@@ -84,6 +84,9 @@ type Config struct {
 	MemoryBudget int64
 	// MaxPerOwner bounds the sandboxes of one owner, paused ones too; 0 means no bound.
 	MaxPerOwner int
+	// MaxCreateRate bounds the sessions and checkpoints that one owner may ask for
+	// in a second, on average over ten; 0 means no bound.
+	MaxCreateRate int
 	// MaxParallelStarts bounds the sandboxes that are being made or resumed at a
 	// time, and so those that are being paused or copied; 0 means twice the
 	// number of cores.
@@ -100,6 +103,7 @@ type Manager struct {
 	clock  *session.Clock
 	routes http.Handler
 	slots  *slots
+	rates  *rates
 	starts *turns // of making and resuming sandboxes
 	saves  *turns // of pausing and copying them
 	agreed *auth.Agreements
@@ -153,7 +157,7 @@ func New(cfg Config) *Manager {
 	attempts, abort := context.WithCancel(context.Background())
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, clock: cfg.Clock, slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
-		base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
+		rates: newRates(cfg.MaxCreateRate), base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
 		starts: newTurns(cfg.MaxParallelStarts), saves: newTurns(cfg.MaxParallelStarts), agreed: auth.NewAgreements(),
 		creations: map[string]*creation{}, transitions: map[string]*transition{}, removals: map[string]*removal{},
 		snapshots: map[string]bool{}, names: map[checkpointKey]bool{},
