@@ -115,7 +115,7 @@ func (s *Server) run(ctx context.Context) error {
 	args := []string{
 		"up", "--output", "json", "--no-progress", "--listen", "127.0.0.1:0", "--log-level", "warn",
 		"--data-dir", s.DataDir, "--template-dir", s.templates(), "--token-file", s.TokenFile,
-		"--default-image", s.opts.Image, "--platform", s.opts.Platform,
+		"--default-image", s.opts.Image, "--platform", s.opts.Platform, "--max-create-rate-per-owner", "0",
 	}
 	if s.opts.Archive != "" {
 		args = append(args, "--image-archive", s.opts.Archive)

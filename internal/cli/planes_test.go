@@ -87,10 +87,13 @@ func servePlanes(env *testscript.Env) error {
 	driver := fake.New(fake.Config{Host: fake.NewHost(agent)})
 	store := sqlite.New(filepath.Join(env.WorkDir, "sessions.db"))
 	logger := slog.New(slog.DiscardHandler)
+	tokens := auth.NewTokens(store, nil)
+	callers := auth.Chain{auth.NewLocal(token), tokens}
 	var rt *router.Router
 	m := manager.New(manager.Config{
 		SessionChanged: func(s session.Session) { rt.SessionChanged(s) },
-		Store:          store, Driver: driver, Authenticator: auth.NewLocal(token),
+		Store:          store, Driver: driver, Authenticator: callers, Tokens: tokens,
+		TokenRevoked: func(name string) { rt.Revoked(name) },
 		BootstrapKey: key, RouterKey: &key.PublicKey, Logger: logger,
 		HoldRequests: func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
 		Templates: template.NewSet(template.Template{
@@ -100,7 +103,7 @@ func servePlanes(env *testscript.Env) error {
 		}),
 	})
 	rt = router.New(router.Config{
-		Sessions: store, Dialer: driver, Creator: m, Waker: m, Authenticator: auth.NewLocal(token), SigningKey: key, Logger: logger,
+		Sessions: store, Dialer: driver, Creator: m, Waker: m, Authenticator: callers, SigningKey: key, Logger: logger,
 	})
 	for _, open := range []func(context.Context) error{driver.Open, store.Open, m.Open} {
 		if err := open(context.Background()); err != nil {

@@ -40,7 +40,8 @@ func upSettings() []string {
 	return []string{
 		"listen", "allowNonLoopback", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
 		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "standby", "snapshotBudget", "maxSessionsPerOwner",
-		"maxConcurrentRequests", "maxParallelStarts", "sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
+		"maxConcurrentRequests", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
+		"sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
 		"checkpointRetention", "keepSessions",
 	}
 }
@@ -279,21 +280,24 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, clock := auth.NewLocal(token), session.NewClock()
+	tokens, clock := auth.NewTokens(s.store, nil), session.NewClock()
+	callers := auth.Chain{auth.NewLocal(token), tokens}
 	s.manager = manager.New(manager.Config{
-		Store: s.store, Driver: s.driver, Templates: s.templates, Authenticator: local,
+		Store: s.store, Driver: s.driver, Templates: s.templates, Authenticator: callers, Tokens: tokens,
 		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Clock: clock, Logger: s.log,
 		SessionChanged: func(rec session.Session) { s.router.SessionChanged(rec) },
+		TokenRevoked:   func(name string) { s.router.Revoked(name) },
 		CreateTimeout:  s.cfg.SandboxCreateTimeout, Retention: s.cfg.EndedRetention,
 		MaxSandboxes: s.cfg.MaxSandboxes, MemoryBudget: memoryOvercommit * s.budget,
-		MaxPerOwner: s.cfg.MaxSessionsPerOwner, MaxParallelStarts: s.cfg.MaxParallelStarts,
+		MaxPerOwner: s.cfg.MaxSessionsPerOwner, MaxCreateRate: s.cfg.MaxCreateRatePerOwner, MaxParallelStarts: s.cfg.MaxParallelStarts,
 		CheckpointRetention: s.cfg.CheckpointRetention,
 		HoldRequests:        func(id string, idle bool) (func(), bool) { return s.router.Hold(id, idle) },
 		KeepSessions:        s.cfg.KeepSessions, EndToEnd: true,
 	})
 	s.router = router.New(router.Config{
-		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Waker: s.manager, Authenticator: local,
+		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Waker: s.manager, Authenticator: callers,
 		SigningKey: signing, Clock: clock, Logger: s.log, MaxConcurrent: s.cfg.MaxConcurrentRequests,
+		MaxPerOwner: s.cfg.MaxRequestsPerOwner,
 	})
 	undo := func() error {
 		// Its own time: the context of the command has ended by now.

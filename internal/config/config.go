@@ -51,6 +51,12 @@ type Config struct {
 	MaxSessionsPerOwner int
 	// MaxConcurrentRequests bounds requests in flight on /v1; 0 means no bound.
 	MaxConcurrentRequests int
+	// MaxRequestsPerOwner bounds those to sandboxes of one owner, so that the
+	// others have a part of MaxConcurrentRequests; 0 means no bound.
+	MaxRequestsPerOwner int
+	// MaxCreateRatePerOwner bounds the sessions and checkpoints that one owner may
+	// have made a second, on average over ten seconds; 0 means no bound.
+	MaxCreateRatePerOwner int
 
 	// MaxParallelStarts bounds the sandboxes that are made or resumed at the
 	// same time; others wait for their turn. 0 means twice the number of cores.

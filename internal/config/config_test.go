@@ -66,13 +66,13 @@ func TestDefaults(t *testing.T) {
 	}
 	got := map[string]any{
 		"listen": c.Listen, "level": c.LogLevel, "format": c.LogFormat, "image": c.DefaultImage, "platform": c.Platform,
-		"requests": c.MaxConcurrentRequests, "sandboxes": c.MaxSandboxes, "memory": int64(c.MemoryBudget),
+		"requests": c.MaxConcurrentRequests, "owner": c.MaxRequestsPerOwner, "rate": c.MaxCreateRatePerOwner, "sandboxes": c.MaxSandboxes, "memory": int64(c.MemoryBudget),
 		"create": c.SandboxCreateTimeout, "shutdown": c.ShutdownTimeout, "retention": c.EndedRetention,
 		"keep": c.KeepSessions, "wm": c.WorkloadManagerURL, "router": c.RouterURL, "open": c.AllowNonLoopback,
 	}
 	want := map[string]any{
 		"listen": "127.0.0.1:8080", "level": slog.LevelInfo, "format": "text", "image": "agentcube/python:latest", "platform": "systrap",
-		"requests": 1000, "sandboxes": 0, "memory": int64(0),
+		"requests": 1000, "owner": 800, "rate": 100, "sandboxes": 0, "memory": int64(0),
 		"create": 2 * time.Minute, "shutdown": 15 * time.Second, "retention": 24 * time.Hour,
 		"keep": false, "wm": "http://localhost:8080", "router": "http://localhost:8080", "open": false,
 	}
@@ -152,6 +152,9 @@ func TestValidate(t *testing.T) {
 				`flag --max-concurrent-requests: maxConcurrentRequests: -1 is less than 0`,
 				`flag --router-url: routerUrl: "localhost" is not an http or https URL`,
 			}},
+		{"limits of an owner", "maxRequestsPerOwner: -1\n", []string{"AGENTCUBE_MAX_CREATE_RATE_PER_OWNER=-2"}, nil, []string{
+			"AGENTCUBE_MAX_CREATE_RATE_PER_OWNER: maxCreateRatePerOwner: -2 is less than 0", ":1: maxRequestsPerOwner: -1 is less than 0",
+		}},
 		{"twice", "platform: kvm\nplatform: kvm\n", nil, nil, []string{":2: platform: is there twice"}},
 		{"secret", "", []string{"AGENTCUBE_API_TOKEN=x"}, nil, nil},
 		{"relative path in the environment", "", []string{"AGENTCUBE_DATA_DIR=data"}, nil, []string{`dataDir: "data" is not an absolute path`, "templateDir"}},

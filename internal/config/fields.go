@@ -62,6 +62,8 @@ func (c *Config) define(p paths) {
 	fs.Var(&c.SnapshotBudget, key("snapshotBudget"), "most disk that paused sessions, checkpoints and prepared templates may take, such as 50Gi; 0: all but what is kept free")
 	fs.IntVar(&c.MaxSessionsPerOwner, key("maxSessionsPerOwner"), 0, "most living sessions of one owner; 0: no bound")
 	fs.IntVar(&c.MaxConcurrentRequests, key("maxConcurrentRequests"), 1000, "most requests in flight; 0: no bound")
+	fs.IntVar(&c.MaxRequestsPerOwner, key("maxRequestsPerOwner"), 800, "most requests of one owner in flight to sandboxes; 0: no bound")
+	fs.IntVar(&c.MaxCreateRatePerOwner, key("maxCreateRatePerOwner"), 100, "most sessions and checkpoints of one owner made a second, on average over ten; 0: no bound")
 
 	fs.IntVar(&c.MaxParallelStarts, key("maxParallelStarts"), 0, "most sandboxes being made or resumed at once; 0: twice the number of cores")
 

@@ -63,6 +63,7 @@ func (c *Config) Validate() error {
 	for key, n := range map[string]int64{
 		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget), "snapshotBudget": int64(c.SnapshotBudget), "standby": int64(c.Standby),
 		"maxSessionsPerOwner": int64(c.MaxSessionsPerOwner), "maxConcurrentRequests": int64(c.MaxConcurrentRequests),
+		"maxRequestsPerOwner": int64(c.MaxRequestsPerOwner), "maxCreateRatePerOwner": int64(c.MaxCreateRatePerOwner),
 		"maxParallelStarts": int64(c.MaxParallelStarts),
 	} {
 		if n < 0 {
