@@ -17,9 +17,10 @@ import (
 
 // Errors to test for with errors.Is.
 var (
-	// ErrNotFound: no such session, template, checkpoint or file (404).
+	// ErrNotFound: no such session, template, checkpoint, token or file (404).
 	ErrNotFound = errors.New("not found")
-	// ErrUnauthorized: no token, a wrong one, or a wrong session key (401, 403).
+	// ErrUnauthorized: no token, a wrong one or one that lacks the scope, or a
+	// wrong session key (401, 403).
 	ErrUnauthorized = errors.New("unauthorized")
 	// ErrSessionEnded: the session is over; APIError.Fate says why (410).
 	ErrSessionEnded = errors.New("session has ended")
@@ -29,7 +30,7 @@ var (
 	// ErrSessionPaused: the session was paused while the request ran; the next
 	// one wakes it (409). The command of the request does not go on.
 	ErrSessionPaused = errors.New("session was paused")
-	// ErrExists: there is a checkpoint of that name (409).
+	// ErrExists: there is a checkpoint, or was a token, of that name (409).
 	ErrExists = errors.New("already exists")
 	// ErrUnsupported: what makes the sandboxes there cannot do that (501), or the
 	// server is too old for it.
@@ -87,7 +88,7 @@ func (e *APIError) Is(target error) bool {
 		return target == ErrOverloaded
 	case http.StatusConflict:
 		return target == ErrSessionPaused && e.Code == api.CodeSessionPaused ||
-			target == ErrExists && e.Code == api.CodeCheckpointExists
+			target == ErrExists && (e.Code == api.CodeCheckpointExists || e.Code == api.CodeTokenExists)
 	case http.StatusNotImplemented:
 		return target == ErrUnsupported
 	case http.StatusInsufficientStorage:

@@ -197,7 +197,8 @@ func (c *Client) Attach(ctx context.Context, sessionID string, key *rsa.PrivateK
 	return s, nil
 }
 
-// GetSession describes a session of the caller, ended or not.
+// GetSession describes a session of the caller, ended or not; with the scope
+// admin, of anybody.
 func (c *Client) GetSession(ctx context.Context, sessionID string) (api.Session, error) {
 	ctx, cancel := control(ctx)
 	defer cancel()
@@ -212,8 +213,9 @@ func (c *Client) GetSession(ctx context.Context, sessionID string) (api.Session,
 	return out, nil
 }
 
-// DeleteSession ends a session and removes all that belongs to it. It returns
-// when that is done. ErrNotFound when there is no such session.
+// DeleteSession ends a session of the caller, or with the scope admin of anybody,
+// and removes all that belongs to it. It returns when that is done. ErrNotFound
+// when there is no such session.
 func (c *Client) DeleteSession(ctx context.Context, sessionID string) error {
 	ctx, cancel := control(ctx)
 	defer cancel()
@@ -229,6 +231,9 @@ func (c *Client) DeleteSession(ctx context.Context, sessionID string) error {
 
 // ListOptions select sessions for ListSessions.
 type ListOptions struct {
+	// AllOwners lists the sessions of every owner; the caller's token needs the
+	// scope admin.
+	AllOwners bool
 	// States to list; none means all, ended ones included.
 	States []api.State
 	// Limit is the page size; 0 means the server's.
@@ -237,11 +242,15 @@ type ListOptions struct {
 	PageToken string
 }
 
-// ListSessions returns one page of the caller's sessions, newest first.
+// ListSessions returns one page of the caller's sessions, or of everybody's,
+// newest first.
 func (c *Client) ListSessions(ctx context.Context, opts ListOptions) (api.SessionList, error) {
 	ctx, cancel := control(ctx)
 	defer cancel()
 	query := url.Values{}
+	if opts.AllOwners {
+		query.Set("all", "true")
+	}
 	for _, s := range opts.States {
 		query.Add("state", string(s))
 	}

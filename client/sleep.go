@@ -198,10 +198,20 @@ func (s *Session) sendSigned(ctx context.Context, verb string, body, out any) er
 
 // Checkpoints lists the checkpoints of the caller, newest first.
 func (c *Client) Checkpoints(ctx context.Context) ([]api.Checkpoint, error) {
+	return c.checkpoints(ctx, nil)
+}
+
+// AllCheckpoints lists those of every owner; the caller's token needs the scope
+// admin.
+func (c *Client) AllCheckpoints(ctx context.Context) ([]api.Checkpoint, error) {
+	return c.checkpoints(ctx, url.Values{"all": {"true"}})
+}
+
+func (c *Client) checkpoints(ctx context.Context, query url.Values) ([]api.Checkpoint, error) {
 	ctx, cancel := control(ctx)
 	defer cancel()
 	var out api.CheckpointList
-	if err := c.sendJSON(ctx, call{method: http.MethodGet, base: c.manager, path: "/v1/checkpoints"}, &out); err != nil {
+	if err := c.sendJSON(ctx, call{method: http.MethodGet, base: c.manager, path: "/v1/checkpoints", query: query}, &out); err != nil {
 		return nil, fmt.Errorf("list checkpoints: %w", err)
 	}
 	return out.Checkpoints, nil
@@ -210,13 +220,26 @@ func (c *Client) Checkpoints(ctx context.Context) ([]api.Checkpoint, error) {
 // DeleteCheckpoint removes a checkpoint; sessions made from it are not touched.
 // ErrNotFound when there is none of that name.
 func (c *Client) DeleteCheckpoint(ctx context.Context, name string) (api.Checkpoint, error) {
+	return c.deleteCheckpoint(ctx, name, nil)
+}
+
+// DeleteCheckpointOf is DeleteCheckpoint for one of another owner's; the caller's
+// token needs the scope admin.
+func (c *Client) DeleteCheckpointOf(ctx context.Context, owner, name string) (api.Checkpoint, error) {
+	if owner == "" {
+		return api.Checkpoint{}, errors.New("delete checkpoint: the owner is empty")
+	}
+	return c.deleteCheckpoint(ctx, name, url.Values{"owner": {owner}})
+}
+
+func (c *Client) deleteCheckpoint(ctx context.Context, name string, query url.Values) (api.Checkpoint, error) {
 	ctx, cancel := control(ctx)
 	defer cancel()
 	var out api.Checkpoint
 	if name == "" || name == "." || name == ".." {
 		return out, fmt.Errorf("%q is not the name of a checkpoint", name)
 	}
-	in := call{method: http.MethodDelete, base: c.manager, path: "/v1/checkpoints/" + url.PathEscape(name)}
+	in := call{method: http.MethodDelete, base: c.manager, path: "/v1/checkpoints/" + url.PathEscape(name), query: query}
 	if err := c.sendJSON(ctx, in, &out); err != nil {
 		return out, fmt.Errorf("delete checkpoint %s: %w", name, err)
 	}
