@@ -27,6 +27,10 @@ func (p Principal) Owns(owner string) bool { return owner != "" && p.Name == own
 // less than using it: an administrator sees everything.
 func (p Principal) Sees(owner string) bool { return p.Owns(owner) || p.Scopes.Has(ScopeAdmin) }
 
+// SeenOnly tells an administrator why a session that there is cannot be found
+// where it would be used. Others are told nothing.
+const SeenOnly = "it is another owner's: an administrator sees and ends it, and does nothing else with it"
+
 // Authenticator finds out who sent a request. It is safe for concurrent use.
 type Authenticator interface {
 	// Authenticate returns the caller of r. The error is an *api.Error that

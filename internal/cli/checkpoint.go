@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,8 @@ checkpoint" makes one, "agentcube session create --checkpoint" begins a session 
 }
 
 func newCheckpointLs(a *app) *cobra.Command {
-	return &cobra.Command{
+	var everybody bool
+	cmd := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List checkpoints, newest first",
@@ -60,30 +62,45 @@ func newCheckpointLs(a *app) *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			list, err := c.Checkpoints(cmd.Context())
+			get := c.Checkpoints
+			if everybody {
+				get = c.AllCheckpoints
+			}
+			list, err := get(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if list == nil {
 				list = []api.Checkpoint{}
 			}
-			return a.print(api.CheckpointList{Checkpoints: list}, func(w io.Writer) { checkpointTable(w, list) })
+			return a.print(api.CheckpointList{Checkpoints: list}, func(w io.Writer) { checkpointTable(w, list, everybody) })
 		},
 	}
+	cmd.Flags().BoolVar(&everybody, "all-owners", false, "list those of every owner; needs the scope admin")
+	return cmd
 }
 
-func checkpointTable(w io.Writer, list []api.Checkpoint) {
+func checkpointTable(w io.Writer, list []api.Checkpoint, owners bool) {
+	head := []string{"CHECKPOINT", "TEMPLATE", "AUTH", "SIZE", "CREATED", "EXPIRES", "OF SESSION"}
+	if owners {
+		head = append(head, "OWNER")
+	}
 	rows := make([][]string, 0, len(list))
 	for _, c := range list {
-		rows = append(rows, []string{
+		row := []string{
 			c.Name, c.Namespace + "/" + c.TemplateName, string(c.Auth), size(c.SizeBytes), ago(c.CreatedAt), ago(c.ExpiresAt), c.SessionID,
-		})
+		}
+		if owners {
+			row = append(row, c.Owner)
+		}
+		rows = append(rows, row)
 	}
-	table(w, []string{"CHECKPOINT", "TEMPLATE", "AUTH", "SIZE", "CREATED", "EXPIRES", "OF SESSION"}, rows)
+	table(w, head, rows)
 }
 
 func newCheckpointRm(a *app) *cobra.Command {
-	return &cobra.Command{
+	var owner string
+	cmd := &cobra.Command{
 		Use:     "rm NAME...",
 		Aliases: []string{"delete"},
 		Short:   "Remove checkpoints; sessions that began from them stay",
@@ -96,10 +113,16 @@ func newCheckpointRm(a *app) *cobra.Command {
 				return err
 			}
 			defer c.Close()
+			remove := c.DeleteCheckpoint
+			if owner != "" {
+				remove = func(ctx context.Context, name string) (api.Checkpoint, error) {
+					return c.DeleteCheckpointOf(ctx, owner, name)
+				}
+			}
 			deleted := []string{}
 			var errs []error
 			for _, name := range names {
-				if _, err := c.DeleteCheckpoint(cmd.Context(), name); err != nil {
+				if _, err := remove(cmd.Context(), name); err != nil {
 					errs = append(errs, err)
 				} else {
 					deleted = append(deleted, name)
@@ -119,4 +142,6 @@ func newCheckpointRm(a *app) *cobra.Command {
 			return errors.Join(append(errs, err)...)
 		},
 	}
+	cmd.Flags().StringVar(&owner, "owner", "", "remove those of another `owner`; needs the scope admin")
+	return cmd
 }

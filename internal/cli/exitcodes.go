@@ -13,8 +13,8 @@ func newExitCodes() *cobra.Command {
     1  failure
     2  wrong usage
     3  the server cannot be reached
-    4  no such session, template, checkpoint, image or file; or the session has
-       ended, or the checkpoint cannot be used
+    4  no such session, template, checkpoint, token, image or file; or the session
+       has ended, or the checkpoint cannot be used
     5  not authorized
   124  time-out
   130  interrupted

@@ -12,7 +12,7 @@ func newSession(a *app) *cobra.Command {
 	cmd := newGroup("session", "Create, list, use, pause, copy and delete sessions",
 		newSessionCreate(a), newSessionLs(a), newSessionGet(a), newSessionRm(a), newSessionExec(a), newSessionCp(a),
 		newSessionPause(a), newSessionResume(a), newSessionFork(a), newSessionCheckpoint(a))
-	cmd.Long = "Sessions made here are managed: whoever holds the token of this AgentCube can use them."
+	cmd.Long = "Sessions made here are managed: whoever holds the token that they were made with can use them."
 	return cmd
 }
 

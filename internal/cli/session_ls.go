@@ -18,7 +18,7 @@ func living() []api.State {
 }
 
 func newSessionLs(a *app) *cobra.Command {
-	var all bool
+	var all, everybody bool
 	var limit int
 	cmd := &cobra.Command{
 		Use:     "ls",
@@ -31,26 +31,26 @@ func newSessionLs(a *app) *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			states := living()
+			opts := client.ListOptions{States: living(), AllOwners: everybody}
 			if all {
-				states = nil
+				opts.States = nil
 			}
-			sessions, err := listSessions(cmd.Context(), c, states, limit)
+			sessions, err := listSessions(cmd.Context(), c, opts, limit)
 			if err != nil {
 				return err
 			}
-			return a.print(api.SessionList{Sessions: sessions}, func(w io.Writer) { sessionTable(w, sessions) })
+			return a.print(api.SessionList{Sessions: sessions}, func(w io.Writer) { sessionTable(w, sessions, everybody) })
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "list sessions that have ended, too")
+	cmd.Flags().BoolVar(&everybody, "all-owners", false, "list those of every owner; needs the scope admin")
 	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "list at most this many (default all)")
 	return cmd
 }
 
 // listSessions gets page after page until limit, or the end when it is 0.
-func listSessions(ctx context.Context, c *client.Client, states []api.State, limit int) ([]api.Session, error) {
+func listSessions(ctx context.Context, c *client.Client, opts client.ListOptions, limit int) ([]api.Session, error) {
 	sessions := []api.Session{}
-	opts := client.ListOptions{States: states}
 	for {
 		if limit > 0 {
 			opts.Limit = min(limit-len(sessions), 100)
@@ -67,7 +67,11 @@ func listSessions(ctx context.Context, c *client.Client, states []api.State, lim
 	}
 }
 
-func sessionTable(w io.Writer, sessions []api.Session) {
+func sessionTable(w io.Writer, sessions []api.Session, owners bool) {
+	head := []string{"SESSION", "TEMPLATE", "STATE", "AUTH", "CREATED", "LAST ACTIVITY", "EXPIRES"}
+	if owners {
+		head = append(head, "OWNER")
+	}
 	rows := make([][]string, 0, len(sessions))
 	for _, s := range sessions {
 		state, next := string(s.State), ago(s.ExpiresAt)
@@ -75,11 +79,15 @@ func sessionTable(w io.Writer, sessions []api.Session) {
 			state += " (" + string(s.Fate) + ")"
 			next = ""
 		}
-		rows = append(rows, []string{
+		row := []string{
 			s.SessionID, s.Namespace + "/" + s.Name, state, string(s.Auth), ago(s.CreatedAt), ago(s.LastActivityAt), next,
-		})
+		}
+		if owners {
+			row = append(row, s.Owner)
+		}
+		rows = append(rows, row)
 	}
-	table(w, []string{"SESSION", "TEMPLATE", "STATE", "AUTH", "CREATED", "LAST ACTIVITY", "EXPIRES"}, rows)
+	table(w, head, rows)
 }
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

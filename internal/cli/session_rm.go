@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/volcano-sh/agentcube/client"
 )
 
 func newSessionRm(a *app) *cobra.Command {
@@ -29,7 +31,7 @@ func newSessionRm(a *app) *cobra.Command {
 			}
 			defer c.Close()
 			if all {
-				sessions, err := listSessions(ctx, c, living(), 0)
+				sessions, err := listSessions(ctx, c, client.ListOptions{States: living()}, 0)
 				if err != nil {
 					return err
 				}

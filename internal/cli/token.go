@@ -15,11 +15,14 @@ func newToken(a *app) *cobra.Command {
 	var show bool
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Print where the local token is, or the token itself",
-		Long: "Whoever holds the local token can use this machine's AgentCube. The CLI and the\n" +
-			"Python SDK read it by themselves; clients that know API_TOKEN get it with\n" +
-			"API_TOKEN=$(agentcube token --show).",
-		Args: args(cobra.NoArgs),
+		Short: "Show the local token; make, list and revoke others",
+		Long: "Without a command, token prints where the local token is, or with --show the token\n" +
+			"itself. Whoever holds it can do everything with this machine's AgentCube, except use what\n" +
+			"other owners have. The CLI and the Python SDK read it by themselves; clients that know\n" +
+			"API_TOKEN get it with API_TOKEN=$(agentcube token --show).\n\n" +
+			"`agentcube token create` makes tokens for others: each is an owner of its own, may do\n" +
+			"what its scopes say, and can expire and be revoked.",
+		Args: noSubcommand,
 		RunE: func(*cobra.Command, []string) error {
 			out := struct {
 				File  string `json:"file"`
@@ -40,5 +43,6 @@ func newToken(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&show, "show", false, "print the token")
+	cmd.AddCommand(newTokenCreate(a), newTokenLs(a), newTokenRevoke(a))
 	return cmd
 }

@@ -104,7 +104,7 @@ func (m *Manager) Delete(ctx context.Context, who auth.Principal, id string) (se
 func (m *Manager) owned(ctx context.Context, who auth.Principal, id string) (session.Session, error) {
 	rec, err := m.seen(ctx, who, id)
 	if err == nil && !who.Owns(rec.Owner) {
-		return session.Session{}, unknownSession(id).WithHint("it is another owner's: an administrator sees and ends it, and does nothing else with it")
+		return session.Session{}, unknownSession(id).WithHint(auth.SeenOnly)
 	}
 	return rec, err
 }

@@ -93,7 +93,8 @@ func TestContractAnswers(t *testing.T) {
 		{"nobody", "GET", base + "/", live.ID, "", 401, failure("Missing authorization header", "UNAUTHORIZED", ""), ""},
 		{"stranger", "GET", base + "/", live.ID, "eve", 401, failure("Invalid or expired token", "UNAUTHORIZED", ""), ""},
 		{"owner", "GET", base + "/", live.ID, "alice", 204, "", live.ID},
-		{"administrator", "GET", base + "/", live.ID, "root", 404, notFound(live.ID), ""},
+		{"administrator", "GET", base + "/", live.ID, "root", 404,
+			failure(`sessions.agentcube.volcano.sh \"`+live.ID+`\" not found`, "SESSION_NOT_FOUND", `"hint":"`+auth.SeenOnly+`",`), ""},
 
 		{"key-bound without token", "POST", base + "/", key.ID, "", 401,
 			`{"error":"Missing Authorization header","code":401,"detail":"the request needs a JWT signed by the session's key","reason":"MISSING_TOKEN","requestId":"test-1"}`, key.ID},

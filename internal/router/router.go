@@ -279,8 +279,11 @@ func (rt *Router) admit(w http.ResponseWriter, r *http.Request, v *visit, inv in
 // To another owner, whatever may be said of their token, it does not exist.
 func (rt *Router) letIn(w http.ResponseWriter, r *http.Request, v *visit, rec session.Session) error {
 	_, err := rt.identify(r, v, func(who auth.Principal) error {
-		if !who.Owns(rec.Owner) {
+		switch {
+		case !who.Sees(rec.Owner):
 			return unknownSession(rec.ID)
+		case !who.Owns(rec.Owner):
+			return unknownSession(rec.ID).WithHint(auth.SeenOnly)
 		}
 		w.Header().Set(api.HeaderSessionID, rec.ID)
 		return who.Need(auth.ScopeUse)
