@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/volcano-sh/agentcube/internal/auth/tokentest"
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/session/storetest"
 )
@@ -49,6 +50,22 @@ func benchTouch(b *testing.B, st *Store) {
 	for b.Loop() {
 		n++
 		if err := st.Touch(b.Context(), storetest.New(n%1000*2).ID, at.Add(time.Duration(n))); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkFindToken is a part of every request with a token that is not the
+// local one.
+func BenchmarkFindToken(b *testing.B) {
+	st := loaded(b)
+	for n := range 1000 {
+		if err := st.CreateToken(b.Context(), tokentest.New(n)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for n := 0; b.Loop(); n++ {
+		if _, err := st.FindToken(b.Context(), tokentest.New(n%1000).Hash); err != nil {
 			b.Fatal(err)
 		}
 	}
