@@ -146,7 +146,11 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 			return err
 		}
 	}
-	s.web.Handler, s.web.OnDrain, s.web.OnTLS = s.handler(), s.stopping, s.router.Splice
+	s.web.Handler, s.web.OnTLS = s.handler(), s.router.Splice
+	s.web.OnDrain = func() {
+		s.stopping()
+		s.router.Drain()
+	}
 	served = true
 	return s.serve(ctx)
 }

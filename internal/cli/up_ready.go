@@ -71,7 +71,6 @@ func (s *server) announce() error {
 // stopping says that the end has begun.
 func (s *server) stopping() {
 	s.log.Info("stopping")
-	s.router.Drain()
 	s.notify("STOPPING=1")
 }
 
