@@ -23,15 +23,19 @@ var (
 )
 
 const (
-	// maxAgreements bounds the remembered signatures; each is remembered for
-	// some six minutes.
+	// maxAgreements bounds the remembered signatures, and maxOwned those for the
+	// sessions of one owner, so that nobody can use up what others need. Each is
+	// remembered for some six minutes.
 	maxAgreements = 1 << 16
+	maxOwned      = 1 << 12
 	maxJTI        = 128
 )
 
 // Agreement is a request to the control plane that the session's key has to
 // sign, as it is about a copy of what only that key opens.
 type Agreement struct {
+	// Owner is whose session it is. Each has so many signatures at a time.
+	Owner        string
 	SessionID    string
 	Method, Path string
 	Body         []byte
@@ -42,13 +46,20 @@ type Agreement struct {
 // signature made less than five minutes before a restart can count again, for
 // the very same request.
 type Agreements struct {
-	mu   sync.Mutex
-	used map[string]time.Time // until when, by session and jti
-	next time.Time            // when to forget again
+	most, mostOwned int
+
+	mu    sync.Mutex
+	used  map[string]map[string]time.Time // until when, by owner, and by session and jti
+	count int                             // of all owners
+	swept time.Time
 }
 
 // NewAgreements returns one that has seen nothing.
-func NewAgreements() *Agreements { return &Agreements{used: map[string]time.Time{}} }
+func NewAgreements() *Agreements { return newAgreements(maxAgreements, maxOwned) }
+
+func newAgreements(most, mostOwned int) *Agreements {
+	return &Agreements{most: most, mostOwned: mostOwned, used: map[string]map[string]time.Time{}}
+}
 
 type agreementClaims struct {
 	jwt.RegisteredClaims
@@ -98,27 +109,47 @@ func (a *Agreements) Verify(key *rsa.PublicKey, token string, want Agreement, no
 	case claims.ID == "" || len(claims.ID) > maxJTI:
 		return refuse("jti must be 1 to %d bytes", maxJTI)
 	}
-	return a.use(want.SessionID+" "+claims.ID, claims.ExpiresAt.Add(Leeway), now)
+	return a.use(want.Owner, want.SessionID+" "+claims.ID, claims.ExpiresAt.Add(Leeway), now)
 }
 
 // use remembers a signature until it has expired.
-func (a *Agreements) use(id string, until, now time.Time) error {
+func (a *Agreements) use(owner, id string, until, now time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now.After(a.next) || len(a.used) >= maxAgreements {
-		for old, end := range a.used {
-			if now.After(end) {
-				delete(a.used, old)
-			}
-		}
-		a.next = now.Add(time.Minute)
-	}
-	if _, seen := a.used[id]; seen {
+	if _, seen := a.used[owner][id]; seen {
 		return fmt.Errorf("%w: the signature was used before", ErrNotAgreed)
 	}
-	if len(a.used) >= maxAgreements {
+	full := func() bool { return a.count >= a.most || len(a.used[owner]) >= a.mostOwned }
+	if full() || now.Sub(a.swept) > time.Minute {
+		a.sweep(now)
+	}
+	if full() {
 		return ErrTooManyAgreements
 	}
-	a.used[id] = until
+	if a.used[owner] == nil {
+		a.used[owner] = map[string]time.Time{}
+	}
+	a.used[owner][id] = until
+	a.count++
 	return nil
+}
+
+// sweep forgets signatures that have expired; at most once a second, so that a
+// full memory does not make every request walk it.
+func (a *Agreements) sweep(now time.Time) {
+	if since := now.Sub(a.swept); since >= 0 && since < time.Second {
+		return
+	}
+	a.swept = now
+	for owner, used := range a.used {
+		for id, end := range used {
+			if now.After(end) {
+				delete(used, id)
+				a.count--
+			}
+		}
+		if len(used) == 0 {
+			delete(a.used, owner)
+		}
+	}
 }

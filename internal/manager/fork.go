@@ -65,7 +65,7 @@ func (m *Manager) copyable(ctx context.Context, who auth.Principal, id, agreemen
 	if err != nil {
 		return rec, fmt.Errorf("read session key: %w", err)
 	}
-	signed.SessionID = id
+	signed.Owner, signed.SessionID = rec.Owner, id
 	switch err := m.agreed.Verify(key, agreement, signed, time.Now()); {
 	case errors.Is(err, auth.ErrTooManyAgreements):
 		return rec, crowded()
