@@ -10,18 +10,19 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/volcano-sh/agentcube/internal/auth/pubkey"
 )
 
 // Bounds of RSA keys, in bits, and of their encoded public half, in bytes.
 const (
-	MinRSABits      = 2048
-	MaxRSABits      = 8192
-	minRSAExponent  = 65537
+	MinRSABits      = pubkey.MinBits
+	MaxRSABits      = pubkey.MaxBits
 	maxPublicKeyLen = 8 << 10
 )
 
 // ErrInvalidKey says that the text is not an RSA public key that AgentCube accepts.
-var ErrInvalidKey = errors.New("invalid public key")
+var ErrInvalidKey = pubkey.ErrInvalid
 
 // LoadOrCreateRSAKey returns the RSA private key in the file at path (PEM,
 // PKCS#8), making an RSA-2048 key in a file with mode 0600 when there is none.
@@ -115,33 +116,7 @@ func ParseSessionPublicKey(b64 string) (string, *rsa.PublicKey, error) {
 
 // ParsePublicKeyPEM decodes a PEM block PUBLIC KEY under the rules of
 // ParseSessionPublicKey.
-func ParsePublicKeyPEM(text string) (*rsa.PublicKey, error) {
-	block, rest := pem.Decode([]byte(text))
-	if block == nil {
-		return nil, fmt.Errorf("%w: no PEM block", ErrInvalidKey)
-	}
-	if block.Type != "PUBLIC KEY" || strings.TrimSpace(string(rest)) != "" {
-		return nil, fmt.Errorf("%w: want one PEM block of type PUBLIC KEY", ErrInvalidKey)
-	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%w: not a SubjectPublicKeyInfo structure", ErrInvalidKey)
-	}
-	key, ok := parsed.(*rsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%w: not an RSA key", ErrInvalidKey)
-	}
-	if bits := key.N.BitLen(); bits < MinRSABits || bits > MaxRSABits {
-		return nil, fmt.Errorf("%w: %d bits; %d to %d are accepted", ErrInvalidKey, bits, MinRSABits, MaxRSABits)
-	}
-	if key.N.Bit(0) == 0 {
-		return nil, fmt.Errorf("%w: even modulus", ErrInvalidKey)
-	}
-	if key.E < minRSAExponent || key.E%2 == 0 {
-		return nil, fmt.Errorf("%w: public exponent %d; odd and at least %d is accepted", ErrInvalidKey, key.E, minRSAExponent)
-	}
-	return key, nil
-}
+func ParsePublicKeyPEM(text string) (*rsa.PublicKey, error) { return pubkey.ParsePEM(text) }
 
 // PublicKeyPEM encodes key as one PEM block PUBLIC KEY with a final newline.
 func PublicKeyPEM(key *rsa.PublicKey) (string, error) {

@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/base64"
 	"io"
+	"math/big"
 	"net/http"
 	"os"
 	"strings"
@@ -153,6 +155,13 @@ func TestInitRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	key := func(text string) jwt.MapClaims {
+		return with(jwt.MapClaims{"session_public_key": base64.RawStdEncoding.EncodeToString([]byte(text))})
+	}
+	good := &sessionKey().PublicKey
+	even := new(big.Int).Add(good.N, big.NewInt(1))
+	endless := new(big.Int).Lsh(good.N, 14336)
+	endless.SetBit(endless, 0, 1)
 	b.send("POST", "/init", nil, nil).expect(t, 401, "Missing Authorization header", "MISSING_TOKEN")
 	b.send("POST", "/init", map[string]string{"Authorization": "Bearer"}, nil).expect(t, 401, "Invalid Authorization header format", "MALFORMED_TOKEN")
 	b.send("POST", "/init", b.bearer(ok), nil).expect(t, 401, "Invalid token", "INVALID_TOKEN") // signed by the session key
@@ -174,7 +183,12 @@ func TestInitRefused(t *testing.T) {
 		{"key is a number", with(jwt.MapClaims{"session_public_key": 7}), "", 400, "Missing session_public_key in token", "MISSING_SESSION_KEY"},
 		{"padded key", with(jwt.MapClaims{"session_public_key": base64.StdEncoding.EncodeToString([]byte(publicPEM(t, &sessionKey().PublicKey) + "\n"))}), "", 500, "Failed to save public key: ", "BAD_SESSION_KEY"},
 		{"not PEM", with(jwt.MapClaims{"session_public_key": "aGVsbG8"}), "", 500, "Failed to save public key: ", "BAD_SESSION_KEY"},
-		{"short key", with(jwt.MapClaims{"session_public_key": base64.RawStdEncoding.EncodeToString(short)}), "", 500, "Failed to save public key: ", "BAD_SESSION_KEY"},
+		{"short key", key(string(short)), "", 500, "Failed to save public key: ", "BAD_SESSION_KEY"},
+		// What the control plane refuses, the agent does too.
+		{"exponent 3", key(publicPEM(t, &rsa.PublicKey{N: good.N, E: 3})), "", 500, "Failed to save public key: ", "BAD_SESSION_KEY"},
+		{"even modulus", key(publicPEM(t, &rsa.PublicKey{N: even, E: 65537})), "", 500, "Failed to save public key: ", "BAD_SESSION_KEY"},
+		{"endless key", key(publicPEM(t, &rsa.PublicKey{N: endless, E: 65537})), "", 500, "Failed to save public key: ", "BAD_SESSION_KEY"},
+		{"two keys", key(publicPEM(t, good) + publicPEM(t, good)), "", 500, "Failed to save public key: ", "BAD_SESSION_KEY"},
 		{"other body", with(jwt.MapClaims{"body_sha256": hashOf([]byte("{}"))}), "{ }", 401, "Invalid token", "INVALID_TOKEN"},
 		{"signed body is not JSON", with(jwt.MapClaims{"body_sha256": hashOf([]byte("x"))}), "x", 400, "Invalid request body", "INVALID_REQUEST"},
 		{"signed body for another session", with(jwt.MapClaims{"body_sha256": hashOf([]byte(`{"sessionId":"s2"}`))}), `{"sessionId":"s2"}`, 400, "Invalid request body", "INVALID_REQUEST"},

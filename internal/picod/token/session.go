@@ -3,10 +3,8 @@ package token
 import (
 	"crypto/rsa"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,10 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-)
 
-// minKeyBits is the shortest RSA key that is accepted.
-const minKeyBits = 2048
+	"github.com/volcano-sh/agentcube/internal/auth/pubkey"
+)
 
 // Session is what initialisation fixes.
 type Session struct {
@@ -135,25 +132,9 @@ func over(below, above map[string]string) map[string]string {
 	return all
 }
 
-// ParseKey reads an RSA public key in PEM (PKIX, "PUBLIC KEY").
-func ParseKey(text []byte) (*rsa.PublicKey, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, errors.New("no PEM block of type PUBLIC KEY")
-	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("parse public key: %w", err)
-	}
-	key, ok := parsed.(*rsa.PublicKey)
-	if !ok {
-		return nil, errors.New("not an RSA key")
-	}
-	if key.N.BitLen() < minKeyBits {
-		return nil, fmt.Errorf("RSA key is shorter than %d bits", minKeyBits)
-	}
-	return key, nil
-}
+// ParseKey reads an RSA public key in PEM, under the rules by which the control
+// plane takes it.
+func ParseKey(text []byte) (*rsa.PublicKey, error) { return pubkey.ParsePEM(string(text)) }
 
 const stateFile = "session.json"
 
