@@ -38,7 +38,7 @@ const endTimeout = time.Minute
 // upSettings are the settings that `up` takes as flags.
 func upSettings() []string {
 	return []string{
-		"listen", "allowNonLoopback", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
+		"listen", "allowNonLoopback", "allowedHosts", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
 		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "standby", "snapshotBudget", "maxSessionsPerOwner",
 		"maxConcurrentRequests", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
 		"sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
@@ -323,7 +323,7 @@ func (s *server) handler() http.Handler {
 		}
 		s.manager.ServeHTTP(w, r)
 	})
-	hosts := httpserve.Hosts{Any: s.cfg.AllowNonLoopback}
+	hosts := httpserve.Hosts{Names: s.cfg.HostNames()}
 	return httpserve.Middleware{Logger: s.log, Hosts: hosts}.Wrap(both)
 }
 

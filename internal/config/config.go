@@ -19,6 +19,10 @@ type Config struct {
 	Listen string
 	// AllowNonLoopback permits a Listen address that other machines reach.
 	AllowNonLoopback bool
+	// AllowedHosts are names, without port, by which requests may call this
+	// machine besides localhost, the host of Listen, and the address that they
+	// were sent to. Web pages can make up all others.
+	AllowedHosts Hosts
 	// DataDir holds the session store, keys, images and sandboxes.
 	DataDir string
 	// TemplateDir is the folder of CodeInterpreter and AgentRuntime files.

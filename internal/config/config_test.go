@@ -306,3 +306,37 @@ func TestBytes(t *testing.T) {
 		}
 	}
 }
+
+func TestHosts(t *testing.T) {
+	for text, want := range map[string]string{
+		"cube.example": "cube.example", "a, b-c.d_e ,192.0.2.7,::1,A": "a,b-c.d_e,192.0.2.7,::1,A",
+	} {
+		var h config.Hosts
+		if err := h.Set(text); err != nil || h.String() != want {
+			t.Errorf("%q: %q, %v, want %q", text, h.String(), err, want)
+		}
+	}
+	for _, text := range []string{
+		"", ",", "a,", "*", "*.example", "a b", "a:80", "[::1]", "http://a", "a/b", "a..b", ".a", "a.", strings.Repeat("x", 64), "a\n", "é",
+	} {
+		var h config.Hosts
+		if err := h.Set(text); err == nil {
+			t.Errorf("%q was read as %q", text, h)
+		}
+	}
+	for _, test := range []struct {
+		args []string
+		want []string
+	}{
+		{nil, []string{"127.0.0.1"}},
+		{[]string{"--listen=:8080"}, nil},
+		{[]string{"--listen=0.0.0.0:8080"}, nil},
+		{[]string{"--listen=[::]:8080", "--allowed-hosts=cube.example"}, []string{"cube.example"}},
+		{[]string{"--listen=cube.example:8080", "--allowed-hosts=a,b"}, []string{"a", "b", "cube.example"}},
+		{[]string{"--listen=[fd00::7]:8080"}, []string{"fd00::7"}},
+	} {
+		if diff := cmp.Diff(test.want, mustLoad(t, "", nil, test.args...).HostNames()); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", test.args, diff)
+		}
+	}
+}

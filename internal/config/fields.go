@@ -48,6 +48,7 @@ func (c *Config) define(p paths) {
 
 	fs.StringVar(&c.Listen, key("listen"), "127.0.0.1:8080", "address to serve on, as host:port")
 	fs.BoolVar(&c.AllowNonLoopback, key("allowNonLoopback"), false, "permit an address that other machines can reach")
+	fs.Var(&c.AllowedHosts, key("allowedHosts"), "names by which clients call this machine, such as cube.example; localhost and its addresses need not be there")
 	fs.StringVar(&c.DataDir, path("dataDir"), p.data, "folder of the session store, keys, images and sandboxes")
 	fs.StringVar(&c.TemplateDir, path("templateDir"), "", "folder of template files (default /etc/agentcube/templates if it exists, else <data-dir>/templates)")
 	fs.StringVar(&c.TokenFile, path("tokenFile"), p.token, "file with the local token")

@@ -95,6 +95,17 @@ func (c *Config) Validate() error {
 	return e
 }
 
+// HostNames are the names of this machine: AllowedHosts, and the host of Listen
+// unless that stands for all addresses.
+func (c *Config) HostNames() []string {
+	names := slices.Clone([]string(c.AllowedHosts))
+	host, problem := splitListen(c.Listen)
+	if addr, err := netip.ParseAddr(host); problem != "" || host == "" || err == nil && addr.IsUnspecified() {
+		return names
+	}
+	return append(names, host)
+}
+
 // splitListen returns the host of a listen address, or what is wrong with it.
 func splitListen(address string) (host, problem string) {
 	host, port, err := net.SplitHostPort(address)

@@ -3,6 +3,7 @@ package httpserve
 import (
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -15,20 +16,18 @@ import (
 // localhost, or to a name of its own that resolves to 127.0.0.1, but it cannot
 // choose the Host and Origin that the browser sends with them.
 type Hosts struct {
-	// Any turns the check of Host off, for a listener that others reach
-	// under names that nobody has listed. Origin is checked all the same.
-	Any bool
-	// Names are accepted as Host besides localhost and loopback addresses,
-	// without port, such as "agentcube.example".
+	// Names are accepted as Host, without port, besides localhost, loopback
+	// addresses and the very address that the request was sent to: these a page
+	// can have under no name of its own.
 	Names []string
 }
 
 // Check returns a 403 error when the request's Host is not one of ours, or
 // when it comes from a web page of another origin.
 func (h Hosts) Check(r *http.Request) error {
-	if !h.Any && !h.known(hostname(r.Host)) {
+	if name := hostname(r.Host); !h.known(name) && !sentTo(r, name) {
 		return api.Errorf(http.StatusForbidden, api.CodeForbidden, "host is not allowed").
-			WithHint("use http://localhost, or add the name to the configured host names")
+			WithHint("use http://localhost, or add the name to the setting allowedHosts")
 	}
 	for _, origin := range r.Header.Values("Origin") {
 		if !sameOrigin(origin, r) {
@@ -48,10 +47,18 @@ func (h Hosts) known(name string) bool {
 	if strings.EqualFold(name, "localhost") {
 		return true
 	}
-	if ip := net.ParseIP(name); ip != nil && ip.IsLoopback() {
+	if ip, err := netip.ParseAddr(name); err == nil && ip.Unmap().IsLoopback() {
 		return true
 	}
 	return slices.ContainsFunc(h.Names, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// sentTo reports whether name is the address at which the request's connection
+// arrived.
+func sentTo(r *http.Request, name string) bool {
+	ip, err := netip.ParseAddr(name)
+	at, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return err == nil && ok && ip.Unmap() == at.AddrPort().Addr().Unmap().WithZone("")
 }
 
 // sameOrigin reports whether origin is the very host and port of the request.

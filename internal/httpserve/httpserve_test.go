@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -150,40 +151,56 @@ func TestPanics(t *testing.T) {
 
 func TestHosts(t *testing.T) {
 	t.Parallel()
+	named := httpserve.Hosts{Names: []string{"cube.example", "203.0.113.7"}}
 	for _, test := range []struct {
-		hosts        httpserve.Hosts
-		host, origin string
-		ok           bool
+		hosts            httpserve.Hosts
+		at, host, origin string
+		ok               bool
 	}{
-		{httpserve.Hosts{}, "localhost", "", true},
-		{httpserve.Hosts{}, "LOCALHOST:8080", "", true},
-		{httpserve.Hosts{}, "127.0.0.1:8080", "", true},
-		{httpserve.Hosts{}, "127.1.2.3", "", true},
-		{httpserve.Hosts{}, "[::1]:8080", "", true},
-		{httpserve.Hosts{}, "[::1]", "", true},
-		{httpserve.Hosts{}, "evil.example:8080", "", false}, // DNS rebinding
-		{httpserve.Hosts{}, "localhost.evil.example", "", false},
-		{httpserve.Hosts{}, "127.0.0.1.evil.example", "", false},
-		{httpserve.Hosts{}, "192.168.1.1:8080", "", false},
-		{httpserve.Hosts{}, "", "", false},
-		{httpserve.Hosts{Names: []string{"cube.example"}}, "cube.example:8080", "", true},
-		{httpserve.Hosts{Names: []string{"cube.example"}}, "other.example", "", false},
-		{httpserve.Hosts{Any: true}, "anything.example", "", true},
-		{httpserve.Hosts{}, "localhost:8080", "http://localhost:8080", true},
-		{httpserve.Hosts{}, "localhost:8080", "http://localhost:3000", false},
-		{httpserve.Hosts{}, "localhost:8080", "http://127.0.0.1:8080", false},
-		{httpserve.Hosts{}, "localhost:8080", "https://evil.example", false},
-		{httpserve.Hosts{}, "localhost:8080", "null", false},
-		{httpserve.Hosts{Any: true}, "cube.example", "https://evil.example", false},
-		{httpserve.Hosts{Any: true}, "cube.example", "https://cube.example", true},
+		{httpserve.Hosts{}, "", "localhost", "", true},
+		{httpserve.Hosts{}, "", "LOCALHOST:8080", "", true},
+		{httpserve.Hosts{}, "", "127.0.0.1:8080", "", true},
+		{httpserve.Hosts{}, "", "127.1.2.3", "", true},
+		{httpserve.Hosts{}, "", "[::1]:8080", "", true},
+		{httpserve.Hosts{}, "", "[::1]", "", true},
+		{httpserve.Hosts{}, "", "evil.example:8080", "", false}, // DNS rebinding
+		{httpserve.Hosts{}, "", "localhost.evil.example", "", false},
+		{httpserve.Hosts{}, "", "127.0.0.1.evil.example", "", false},
+		{httpserve.Hosts{}, "", "192.168.1.1:8080", "", false},
+		{httpserve.Hosts{}, "", "", "", false},
+		{named, "", "cube.example:8080", "", true},
+		{named, "", "CUBE.example", "", true},
+		{named, "", "other.example", "", false},
+		{named, "", "cube.example.evil.example", "", false},
+		// On an address that other machines reach.
+		{named, "192.168.1.1", "192.168.1.1:8080", "", true},
+		{named, "::ffff:192.168.1.1", "192.168.1.1:8080", "", true},
+		{named, "fd00::7", "[fd00::7]:8080", "", true},
+		{named, "192.168.1.1", "203.0.113.7", "", true},
+		{named, "192.168.1.1", "192.168.1.2:8080", "", false},
+		{named, "192.168.1.1", "evil.example:8080", "", false},
+		{named, "192.168.1.1", "192.168.1.1.evil.example", "", false},
+		{named, "192.168.1.1", "0.0.0.0:8080", "", false},
+		{named, "192.168.1.1", "192.168.1.1:8080", "http://evil.example", false},
+
+		{httpserve.Hosts{}, "", "localhost:8080", "http://localhost:8080", true},
+		{httpserve.Hosts{}, "", "localhost:8080", "http://localhost:3000", false},
+		{httpserve.Hosts{}, "", "localhost:8080", "http://127.0.0.1:8080", false},
+		{httpserve.Hosts{}, "", "localhost:8080", "https://evil.example", false},
+		{httpserve.Hosts{}, "", "localhost:8080", "null", false},
+		{named, "", "cube.example", "https://evil.example", false},
+		{named, "", "cube.example", "https://cube.example", true},
 	} {
 		r := httptest.NewRequest("POST", "/", nil)
 		r.Host = test.host
+		if test.at != "" {
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(test.at), Port: 8080}))
+		}
 		if test.origin != "" {
 			r.Header.Set("Origin", test.origin)
 		}
 		if err := test.hosts.Check(r); (err == nil) != test.ok {
-			t.Errorf("host %q, origin %q, %+v: %v", test.host, test.origin, test.hosts, err)
+			t.Errorf("host %q at %q, origin %q, %+v: %v", test.host, test.at, test.origin, test.hosts, err)
 		}
 	}
 	called := false
