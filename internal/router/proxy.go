@@ -51,11 +51,16 @@ func (rt *Router) newCall(t *target, rec session.Session, inv invocation, r *htt
 	case api.AuthManaged:
 		token, err := t.tokens.take()
 		if err != nil {
-			return nil, api.Errorf(http.StatusInternalServerError, api.CodeSigningFailed, "the request could not be signed").WithCause(err)
+			return nil, unsigned(err)
 		}
 		c.authorization = "Bearer " + token
 	}
 	return c, nil
+}
+
+// unsigned is the answer when the Router cannot sign.
+func unsigned(err error) *api.Error {
+	return api.Errorf(http.StatusInternalServerError, api.CodeSigningFailed, "the request could not be signed").WithCause(err)
 }
 
 func (rt *Router) newProxy() *httputil.ReverseProxy {

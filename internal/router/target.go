@@ -251,16 +251,3 @@ func (t *target) close(paused bool) {
 		_ = c.Close()
 	}
 }
-
-// trackedConn tells its target when it is closed.
-type trackedConn struct {
-	net.Conn
-	target *target
-}
-
-func (c *trackedConn) Close() error {
-	c.target.mu.Lock()
-	delete(c.target.conns, c)
-	c.target.mu.Unlock()
-	return c.Conn.Close()
-}

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"sync/atomic"
+	"net/http/httptrace"
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
@@ -174,7 +173,24 @@ func (rt *Router) retryAwake(r *http.Request, c *call) (*http.Response, error) {
 		c.finish(ctx) // with the old one
 		c.target = t
 	}
+	if r, err = resigned(r, c); err != nil {
+		return nil, err
+	}
 	return t.transport.RoundTrip(r)
+}
+
+// resigned is a request with a token of its own, if it is the Router that signs.
+func resigned(r *http.Request, c *call) (*http.Request, error) {
+	if c.authorization == "" {
+		return r, nil
+	}
+	token, err := c.target.tokens.take()
+	if err != nil {
+		return nil, unsigned(err)
+	}
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+token)
+	return r, nil
 }
 
 // paused is the answer to a request that was cut off by a pause.
@@ -185,39 +201,19 @@ func paused() *api.Error {
 	return e
 }
 
-// unsent is the body of a request that may have to be sent twice: the transport
-// closes what it is given, and whether it has begun to read decides.
-type unsent struct {
-	io.ReadCloser
-	begun atomic.Bool
-}
-
-func (b *unsent) Read(p []byte) (int, error) {
-	b.begun.Store(true)
-	return b.ReadCloser.Read(p)
-}
-
-// Close closes a body that is used up. Another is left for the next attempt, or
-// for the server, which closes all of them.
-func (b *unsent) Close() error {
-	if b.begun.Load() {
-		return b.ReadCloser.Close()
-	}
-	return nil
-}
-
 // roundTrip sends a call. When the sandbox turns out to be paused before
-// anything was sent, the session is woken, and the call sent once more.
+// anything was sent, the session is woken, and the call sent once more. What has
+// reached a sandbox that was paused then is not: it may have been done, and
+// whoever paused the session would find it awake.
 func (rt *Router) roundTrip(r *http.Request) (*http.Response, error) {
 	c := callOf(r.Context())
-	first, begun := r, func() bool { return false }
+	a := &attempt{}
+	first := r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: a.gotConn}))
 	if r.Body != nil && r.Body != http.NoBody {
-		body := &unsent{ReadCloser: r.Body}
-		first, begun = r.WithContext(r.Context()), body.begun.Load
-		first.Body = body
+		first.Body = &unsent{ReadCloser: r.Body, attempt: a}
 	}
 	resp, err := c.target.transport.RoundTrip(first)
-	if err == nil || !errors.Is(err, sandbox.ErrPaused) || rt.cfg.Waker == nil || begun() {
+	if err == nil || !errors.Is(err, sandbox.ErrPaused) || rt.cfg.Waker == nil || a.begun() {
 		return resp, err
 	}
 	return rt.retryAwake(r, c)

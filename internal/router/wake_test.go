@@ -306,7 +306,12 @@ func TestHoldIdleRefusesBusy(t *testing.T) {
 // runs. Nothing was sent, so the request is sent again once it is awake.
 func TestPausedBehindTheBack(t *testing.T) {
 	t.Parallel()
-	w, k := newSleepyWorld(t, mirror, nil)
+	w, k := newSleepyWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		// Otherwise a request may go out on a connection of before the pause, in the
+		// moment until it is known to be dead.
+		rw.Header().Set("Connection", "close")
+		mirror(rw, r)
+	}, nil)
 	rec := w.add(nil)
 	body := strings.Repeat("x", 1<<20)
 	for range 2 {
