@@ -15,6 +15,8 @@ const filesPath = "/api/files/"
 // invocation is what the path of a data-plane request says.
 type invocation struct {
 	kind, namespace, name string
+	// prefix is what comes before the sandbox's own path, as it was sent.
+	prefix string
 	// path is what goes to the sandbox: decoded once, without dot segments.
 	path string
 	// escapes: dot segments led out of what PicoD serves as files. Without them
@@ -55,6 +57,7 @@ func parseInvocation(escaped string) (invocation, bool) {
 		inv.bare = true
 		return inv, true
 	}
+	inv.prefix = strings.TrimSuffix(escaped, "/"+parts[4])
 	path, err := url.PathUnescape(parts[4])
 	if err != nil {
 		return invocation{}, false

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 
 	"github.com/volcano-sh/agentcube/api"
@@ -18,8 +19,11 @@ type call struct {
 	target   *target
 	session  string
 	endpoint endpoint
+	prefix   string // of the path as the client knows it
 	path     string
 	query    string
+	// agent: it is PicoD that answers, and not a server of the template's own.
+	agent bool
 	// authorization replaces the caller's; "" removes it. keepAuth leaves the
 	// caller's as it is.
 	authorization string
@@ -44,7 +48,8 @@ func (rt *Router) newCall(t *target, rec session.Session, inv invocation, r *htt
 	if !ok {
 		return nil, api.Errorf(http.StatusNotFound, api.CodeNoEntryPoint, "entry point of the sandbox is not valid")
 	}
-	c := &call{target: t, session: rec.ID, endpoint: ep, path: inv.path, query: r.URL.RawQuery}
+	c := &call{target: t, session: rec.ID, endpoint: ep, prefix: inv.prefix, path: inv.path, query: r.URL.RawQuery,
+		agent: rec.Auth != api.AuthNone}
 	switch rec.Auth {
 	case api.AuthClientKey:
 		c.keepAuth = true
@@ -93,8 +98,12 @@ func rewrite(p *httputil.ProxyRequest) {
 }
 
 // modifyResponse drops what a sandbox has no say in: these headers are ours, and
-// have been set already.
+// have been set already. A redirect of PicoD's names the path as PicoD knows it.
 func modifyResponse(resp *http.Response) error {
+	c := callOf(resp.Request.Context())
+	if to := resp.Header.Get("Location"); c.agent && strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "//") {
+		resp.Header.Set("Location", c.prefix+to)
+	}
 	for _, name := range []string{api.HeaderSessionID, api.HeaderRequestID, "X-Content-Type-Options"} {
 		resp.Header.Del(name)
 	}
