@@ -22,6 +22,7 @@ const (
 	CodeCheckpointNotFound  Code = "CHECKPOINT_NOT_FOUND"  // 404: no such checkpoint, or it belongs to somebody else
 	CodeTokenNotFound       Code = "TOKEN_NOT_FOUND"       // 404: no token of that name
 	CodeNoEntryPoint        Code = "NO_ENTRY_POINT"        // 404: the template exposes no port for this path
+	CodeRequestTimeout      Code = "REQUEST_TIMEOUT"       // 408: the body did not arrive in time
 	CodeIdempotencyConflict Code = "IDEMPOTENCY_CONFLICT"  // 409: the key was used with another request
 	CodeSessionNotReady     Code = "SESSION_NOT_READY"     // 409: the session is still being created, or paused
 	CodeSessionPaused       Code = "SESSION_PAUSED"        // 409: the session was paused while the request ran

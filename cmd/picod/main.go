@@ -95,6 +95,7 @@ func configure(args []string, stderr io.Writer) (picod.Config, error) {
 	fl.IntVar(&cfg.MaxProcesses, "max-processes", 0, "processes of all commands together, which takes a cgroup-dir; 0: no limit")
 	fl.IntVar(&cfg.MaxOutputBytes, "max-output-bytes", cfg.MaxOutputBytes, "`bytes` kept of each output stream")
 	fl.IntVar(&cfg.MaxConcurrent, "max-concurrent", cfg.MaxConcurrent, "commands at a time")
+	fl.IntVar(&cfg.MaxConnections, "max-connections", cfg.MaxConnections, "connections at a time, besides the host's own")
 	fl.DurationVar(&cfg.MaxTimeout, "max-timeout", cfg.MaxTimeout, "longest time-out of a command")
 	fl.Int64Var(&cfg.MaxUploadBytes, "max-upload-bytes", cfg.MaxUploadBytes, "largest multipart upload in `bytes`")
 	fl.BoolVar(&cfg.PythonZygote, "python-zygote", false, "keep a started Python interpreter ready for runs of python3")

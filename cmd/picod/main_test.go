@@ -442,7 +442,7 @@ func TestDependencies(t *testing.T) {
 		allowed := false
 		for _, prefix := range []string{
 			"github.com/volcano-sh/agentcube/cmd/picod", "github.com/volcano-sh/agentcube/api", "github.com/volcano-sh/agentcube/internal/picod",
-			"github.com/volcano-sh/agentcube/internal/auth/pubkey", "github.com/volcano-sh/agentcube/internal/hostlink", "github.com/volcano-sh/agentcube/internal/trunk",
+			"github.com/volcano-sh/agentcube/internal/auth/pubkey", "github.com/volcano-sh/agentcube/internal/hostlink", "github.com/volcano-sh/agentcube/internal/httpguard", "github.com/volcano-sh/agentcube/internal/trunk",
 			"github.com/xtaci/smux", "github.com/golang-jwt/jwt/v5", "golang.org/x/sys/unix",
 		} {
 			allowed = allowed || path == prefix || strings.HasPrefix(path, prefix+"/")

@@ -40,7 +40,7 @@ func upSettings() []string {
 	return []string{
 		"listen", "allowNonLoopback", "allowedHosts", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
 		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "standby", "snapshotBudget", "maxSessionsPerOwner",
-		"maxConcurrentRequests", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
+		"maxConcurrentRequests", "maxConnections", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
 		"sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
 		"checkpointRetention", "keepSessions",
 	}
@@ -116,7 +116,8 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 	}()
 	// First what a second start fails at, before it touches anything.
 	s.web = &httpserve.Server{
-		Addr: s.cfg.Listen, Logger: s.log, DrainTimeout: s.cfg.ShutdownTimeout, Handler: http.NotFoundHandler(),
+		Addr: s.cfg.Listen, Logger: s.log, DrainTimeout: s.cfg.ShutdownTimeout, MaxConnections: s.cfg.MaxConnections,
+		Handler: http.NotFoundHandler(),
 	}
 	if err := s.web.Listen(ctx); err != nil {
 		return err

@@ -61,6 +61,9 @@ type Config struct {
 	// MaxCreateRatePerOwner bounds the sessions and checkpoints that one owner may
 	// have made a second, on average over ten seconds; 0 means no bound.
 	MaxCreateRatePerOwner int
+	// MaxConnections bounds the connections of clients; those without a request
+	// make room for others. 0 means no bound.
+	MaxConnections int
 
 	// MaxParallelStarts bounds the sandboxes that are made or resumed at the
 	// same time; others wait for their turn. 0 means twice the number of cores.

@@ -66,13 +66,13 @@ func TestDefaults(t *testing.T) {
 	}
 	got := map[string]any{
 		"listen": c.Listen, "level": c.LogLevel, "format": c.LogFormat, "image": c.DefaultImage, "platform": c.Platform,
-		"requests": c.MaxConcurrentRequests, "owner": c.MaxRequestsPerOwner, "rate": c.MaxCreateRatePerOwner, "sandboxes": c.MaxSandboxes, "memory": int64(c.MemoryBudget),
+		"requests": c.MaxConcurrentRequests, "connections": c.MaxConnections, "owner": c.MaxRequestsPerOwner, "rate": c.MaxCreateRatePerOwner, "sandboxes": c.MaxSandboxes, "memory": int64(c.MemoryBudget),
 		"create": c.SandboxCreateTimeout, "shutdown": c.ShutdownTimeout, "retention": c.EndedRetention,
 		"keep": c.KeepSessions, "wm": c.WorkloadManagerURL, "router": c.RouterURL, "open": c.AllowNonLoopback,
 	}
 	want := map[string]any{
 		"listen": "127.0.0.1:8080", "level": slog.LevelInfo, "format": "text", "image": "agentcube/python:latest", "platform": "systrap",
-		"requests": 1000, "owner": 800, "rate": 100, "sandboxes": 0, "memory": int64(0),
+		"requests": 1000, "connections": 4096, "owner": 800, "rate": 100, "sandboxes": 0, "memory": int64(0),
 		"create": 2 * time.Minute, "shutdown": 15 * time.Second, "retention": 24 * time.Hour,
 		"keep": false, "wm": "http://localhost:8080", "router": "http://localhost:8080", "open": false,
 	}

@@ -65,6 +65,7 @@ func (c *Config) define(p paths) {
 	fs.IntVar(&c.MaxConcurrentRequests, key("maxConcurrentRequests"), 1000, "most requests in flight; 0: no bound")
 	fs.IntVar(&c.MaxRequestsPerOwner, key("maxRequestsPerOwner"), 800, "most requests of one owner in flight to sandboxes; 0: no bound")
 	fs.IntVar(&c.MaxCreateRatePerOwner, key("maxCreateRatePerOwner"), 100, "most sessions and checkpoints of one owner made a second, on average over ten; 0: no bound")
+	fs.IntVar(&c.MaxConnections, key("maxConnections"), 4096, "most connections of clients; 0: no bound")
 
 	fs.IntVar(&c.MaxParallelStarts, key("maxParallelStarts"), 0, "most sandboxes being made or resumed at once; 0: twice the number of cores")
 

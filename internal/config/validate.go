@@ -64,7 +64,7 @@ func (c *Config) Validate() error {
 		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget), "snapshotBudget": int64(c.SnapshotBudget), "standby": int64(c.Standby),
 		"maxSessionsPerOwner": int64(c.MaxSessionsPerOwner), "maxConcurrentRequests": int64(c.MaxConcurrentRequests),
 		"maxRequestsPerOwner": int64(c.MaxRequestsPerOwner), "maxCreateRatePerOwner": int64(c.MaxCreateRatePerOwner),
-		"maxParallelStarts": int64(c.MaxParallelStarts),
+		"maxConnections": int64(c.MaxConnections), "maxParallelStarts": int64(c.MaxParallelStarts),
 	} {
 		if n < 0 {
 			bad(key, "%d is less than 0", n)

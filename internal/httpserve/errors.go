@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
@@ -71,6 +72,9 @@ func AsError(err error) *api.Error {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return api.Errorf(http.StatusRequestEntityTooLarge, api.CodeBodyTooLarge,
 			"request body is larger than %d bytes", tooLarge.Limit).WithCause(err)
+	}
+	if errors.Is(err, httpguard.ErrStalled) {
+		return api.Errorf(http.StatusRequestTimeout, api.CodeRequestTimeout, "the request body did not arrive in time").WithCause(err)
 	}
 	for _, known := range []struct {
 		is  error

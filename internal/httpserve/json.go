@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 )
 
 // ContentTypeJSON is what AgentCube's clients have always been answered with.
@@ -36,7 +37,8 @@ func NotFound(w http.ResponseWriter, _ *http.Request) {
 
 // ReadJSON decodes the body of r, at most limit bytes of one JSON value, into
 // v. Fields that v does not have are ignored. Its errors are answers: 413
-// over the limit, else 400 with the text "Invalid request body".
+// over the limit, 408 when the client sends too slowly, else 400 with the text
+// "Invalid request body".
 func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
 	err := dec.Decode(v)
@@ -48,7 +50,7 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok || errors.Is(err, httpguard.ErrStalled) {
 		return AsError(err)
 	}
 	bad := api.Errorf(http.StatusBadRequest, api.CodeInvalidRequest, "Invalid request body").WithCause(err)

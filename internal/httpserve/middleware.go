@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 )
 
 // Middleware is what surrounds every handler of a listener.
@@ -19,6 +20,8 @@ type Middleware struct {
 	Logger *slog.Logger
 	// Hosts is the check of Host and Origin; see Hosts.
 	Hosts Hosts
+	// Pace is how slow clients may be; the zero value is httpguard.DefaultPace().
+	Pace httpguard.Pace
 }
 
 type contextKey struct{}
@@ -44,17 +47,19 @@ func loggerFrom(ctx context.Context) *slog.Logger {
 }
 
 // Wrap puts the middleware around h: request id, access log, panic recovery,
-// security headers, and the check of Host and Origin.
+// security headers, the check of Host and Origin, and an end to transfers that do
+// not get on. An answer may begin before its request has come in full: from then on
+// both may take their time.
 func (m Middleware) Wrap(h http.Handler) http.Handler {
 	logger := m.Logger
 	if logger == nil {
 		logger = slog.Default()
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return httpguard.Transfers{Pace: m.Pace, Duplex: true}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		info := &requestInfo{id: requestID(r), logger: logger}
 		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, info))
-		rec := &recorder{ResponseWriter: w, body: watchBody(r)}
+		rec := &recorder{ResponseWriter: w}
 		rec.Header().Set(api.HeaderRequestID, info.id)
 		rec.Header().Set("X-Content-Type-Options", "nosniff")
 		defer func() {
@@ -70,7 +75,7 @@ func (m Middleware) Wrap(h http.Handler) http.Handler {
 			return
 		}
 		h.ServeHTTP(rec, r)
-	})
+	}))
 }
 
 // accessLevel keeps probes, which come every few seconds, out of the usual log.
@@ -127,7 +132,6 @@ func saneID(id string) bool {
 // http.ResponseController reach Flush, Hijack and deadlines.
 type recorder struct {
 	http.ResponseWriter
-	body    *watchedBody // nil: no matter
 	status  int
 	written int64
 }
@@ -145,24 +149,13 @@ func (r *recorder) WriteHeader(status int) {
 	// 1xx answers, except the switch of protocols, announce another one.
 	if r.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		r.status = status
-		r.announceClose()
 	}
 	r.ResponseWriter.WriteHeader(status)
-}
-
-// announceClose tells a client that gets its answer before it has sent all of
-// its request that the connection ends: the server closes it then, and the
-// client's next request on it would get no answer.
-func (r *recorder) announceClose() {
-	if r.status != http.StatusSwitchingProtocols && r.body.unread() {
-		r.Header().Set("Connection", "close")
-	}
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
-		r.announceClose()
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.written += int64(n)

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"syscall"
 	"time"
+
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 )
 
 // Server serves one handler on one address, and drains when told to stop.
@@ -21,6 +23,11 @@ type Server struct {
 	// DrainTimeout bounds how long requests may go on after the end of Run's
 	// context; what still runs then is cut off. 0 means 15 s.
 	DrainTimeout time.Duration
+	// MaxConnections bounds the connections, and the requests on all of them
+	// together. Those without a request make room for others. 0 means no bound.
+	MaxConnections int
+	// HeaderTimeout bounds how long the header of a request may take; 0 means 10 s.
+	HeaderTimeout time.Duration
 	// OnDrain, when set, is called once when draining begins, such as to end
 	// long streams.
 	OnDrain func()
@@ -62,22 +69,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
-	srv := &http.Server{
-		Handler:           s.Handler,
-		Protocols:         &protocols,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       90 * time.Second,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
-	listener, finish := s.listener, func(context.Context) {}
-	if s.OnTLS != nil {
-		sniffing := newSniffer(listener, s.OnTLS)
-		listener, finish = sniffing, sniffing.finish
-	}
+	srv, listener, finish := s.server(logger)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(listener) }()
 	select {
@@ -86,6 +78,63 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return s.drain(ctx, srv, failed, finish)
+}
+
+// server is the HTTP server, the listener that it serves, and what waits for the
+// connections that are not its own.
+func (s *Server) server(logger *slog.Logger) (srv *http.Server, l net.Listener, finish func(context.Context)) {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	timeout := s.HeaderTimeout
+	if timeout == 0 {
+		timeout = 10 * time.Second
+	}
+	srv = &http.Server{
+		Handler:           s.Handler,
+		Protocols:         &protocols,
+		HTTP2:             http2(),
+		ReadHeaderTimeout: timeout,
+		IdleTimeout:       90 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		// "OPTIONS *" is a request like others: the handler answers it.
+		DisableGeneralOptionsHandler: true,
+	}
+	l, onTLS := s.listener, s.OnTLS
+	if s.MaxConnections > 0 {
+		limit := httpguard.NewConnections(s.MaxConnections, crowded)
+		srv.Handler, srv.ConnContext, l = limit.Wrap(s.Handler), limit.Context, limit.Listener(l)
+		if onTLS != nil {
+			onTLS = func(ctx context.Context, conn net.Conn) { limit.Use(conn, func() { s.OnTLS(ctx, conn) }) }
+		}
+	}
+	if onTLS == nil {
+		return srv, l, func(context.Context) {}
+	}
+	sniffing := newSniffer(l, onTLS)
+	return srv, sniffing, sniffing.finish
+}
+
+// crowded is what a connection that finds no room is told.
+const crowded = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json; charset=utf-8\r\nRetry-After: 1\r\n" +
+	"X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n" +
+	`{"error":"too many connections, please try again later","code":"SERVER_OVERLOADED","message":"too many connections, please try again later"}`
+
+// http2 bounds what one connection can ask for: streams at a time, and bytes that
+// are held for handlers which do not read them. Of a client that opens streams and
+// resets them at once no more are served at a time either.
+func http2() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams:          100,
+		MaxReadFrameSize:              64 << 10,
+		MaxReceiveBufferPerConnection: 256 << 10,
+		MaxReceiveBufferPerStream:     128 << 10,
+		MaxDecoderHeaderTableSize:     4 << 10,
+		MaxEncoderHeaderTableSize:     4 << 10,
+		SendPingTimeout:               time.Minute,
+		WriteByteTimeout:              time.Minute,
+	}
 }
 
 func (s *Server) drain(ctx context.Context, srv *http.Server, failed <-chan error, finish func(context.Context)) error {

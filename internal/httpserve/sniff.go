@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,9 +82,9 @@ func (s *sniffer) sniff(conn net.Conn) {
 
 // peek waits for the first byte, and leaves it there.
 func peek(conn net.Conn) (first byte, err error) {
-	raw, ok := conn.(*net.TCPConn)
+	raw, ok := conn.(syscall.Conn)
 	if !ok {
-		return 0, errors.New("look at connection: it is not TCP")
+		return 0, errors.New("look at connection: it is not one of the system's")
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(sniffTimeout))
 	defer func() { _ = conn.SetReadDeadline(time.Time{}) }()

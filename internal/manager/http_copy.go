@@ -9,6 +9,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
@@ -60,7 +61,7 @@ func (m *Manager) checkpointSession(w http.ResponseWriter, r *http.Request, who 
 // be about. No body counts as {}.
 func readSigned(w http.ResponseWriter, r *http.Request, v any) (auth.Agreement, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForkBody))
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge || errors.Is(err, httpguard.ErrStalled) {
 		return auth.Agreement{}, err
 	}
 	if err != nil {

@@ -5,9 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 )
 
 const (
@@ -62,10 +65,18 @@ func (q *request) readBody(limit int64) ([]byte, *problem) {
 	if int64(len(body)) > limit {
 		return nil, q.tooLarge()
 	}
+	if errors.Is(err, httpguard.ErrStalled) {
+		return nil, stalled()
+	}
 	if err != nil {
 		return nil, fault(http.StatusBadRequest, "INVALID_REQUEST", "Invalid request body: it could not be read")
 	}
 	return body, nil
+}
+
+// stalled is the answer to a client that sends too slowly.
+func stalled() *problem {
+	return fault(http.StatusRequestTimeout, "BODY_TOO_SLOW", "the request body did not arrive in time")
 }
 
 func hashOf(b []byte) string {

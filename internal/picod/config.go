@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/hostlink"
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 )
 
 // Version is what /health reports; clients of the original compare it.
@@ -41,9 +42,11 @@ type Config struct {
 
 	MaxOutputBytes int // kept per stream
 	MaxConcurrent  int // executions at a time
+	MaxConnections int // at a time, besides the host's own
 	MaxTimeout     time.Duration
 	MaxUploadBytes int64
-	Drain          time.Duration // how long running requests may take at the end
+	Pace           httpguard.Pace // of clients; the zero value: httpguard.DefaultPace()
+	Drain          time.Duration  // how long running requests may take at the end
 }
 
 // Account is a user that commands run as.
@@ -67,6 +70,7 @@ func DefaultConfig() Config {
 		CgroupDir:      "/.agentcube/cgroup",
 		MaxOutputBytes: 8 << 20,
 		MaxConcurrent:  64,
+		MaxConnections: 256,
 		MaxTimeout:     8 * time.Hour,
 		MaxUploadBytes: 4 << 30,
 		Drain:          10 * time.Second,
@@ -88,6 +92,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("max-output-bytes %d is not positive", c.MaxOutputBytes)
 	case c.MaxConcurrent <= 0:
 		return fmt.Errorf("max-concurrent %d is not positive", c.MaxConcurrent)
+	case c.MaxConnections <= 0:
+		return fmt.Errorf("max-connections %d is not positive", c.MaxConnections)
 	case c.MaxTimeout <= 0:
 		return fmt.Errorf("max-timeout %s is not positive", c.MaxTimeout)
 	case c.MaxUploadBytes <= 0:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"mime"
-	"net"
 	"net/http"
 	"os"
 	"path"
@@ -44,10 +43,7 @@ func (q *request) download() *problem {
 	h.Set("Content-Transfer-Encoding", "binary")
 	h.Set("X-Content-Type-Options", "nosniff")
 	// Not http.ServeFile, which answers a file named index.html with a redirect.
-	control := http.NewResponseController(q.w)
-	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
-	_, tcp := q.r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	http.ServeContent(&progressWriter{ResponseWriter: q.w, control: control, file: tcp}, q.r, "", info.ModTime(), file)
+	http.ServeContent(q.w, q.r, "", info.ModTime(), file)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 	"github.com/volcano-sh/agentcube/internal/picod/jail"
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
@@ -150,17 +151,30 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.Serve(ctx, l, h.direct)
 }
 
-// Serve is Run with an open Server and listeners, which it closes.
+// crowded is what a connection that finds no room is told.
+const crowded = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\n\r\n" +
+	`{"error":"too many connections, try again later","code":429,"reason":"TOO_MANY_CONNECTIONS"}`
+
+// Serve is Run with an open Server and listeners, which it closes. Connections of
+// the network are bounded, as whoever is in the sandbox can make them; the host's
+// own are not.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
+	limit := httpguard.NewConnections(s.cfg.MaxConnections, crowded)
 	srv := &http.Server{
-		Handler:           s.Handler(),
+		Handler:           limit.Wrap(s.Handler()),
+		ConnContext:       limit.Context,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       10 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		// "OPTIONS *" is not found, as all else that is not known.
+		DisableGeneralOptionsHandler: true,
 	}
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
+		if _, tcp := l.Addr().(*net.TCPAddr); tcp {
+			l = limit.Listener(l)
+		}
 		s.log.Info("serving", "address", l.Addr().String())
 		l := newSniffer(l, s.gate.TLS())
 		go func() { failed <- srv.Serve(l) }()
@@ -186,7 +200,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 
 // Handler returns the API. It keeps no state of its own.
 func (s *Server) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return httpguard.Transfers{Pace: s.cfg.Pace}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := &request{Server: s, w: w, r: r, id: requestID(r)}
 		w.Header().Set("X-Request-Id", q.id)
 		route := q.route()
@@ -198,14 +212,11 @@ func (s *Server) Handler() http.Handler {
 			q.fail(q.tooLarge())
 			return
 		}
-		if r.Body != http.NoBody {
-			r.Body = &progressReader{ReadCloser: r.Body, control: http.NewResponseController(w)}
-		}
 		defer q.freeBody()
 		if p := route(); p != nil {
 			q.fail(p)
 		}
-	})
+	}))
 }
 
 // request is one request on its way through a handler.

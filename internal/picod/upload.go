@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 	"github.com/volcano-sh/agentcube/internal/picod/jail"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
 )
@@ -263,6 +264,9 @@ func (f *form) takeFile(part io.Reader) *problem {
 func (f *form) broken(err error) *problem {
 	if f.body.over {
 		return f.q.tooLarge()
+	}
+	if errors.Is(err, httpguard.ErrStalled) {
+		return stalled()
 	}
 	return fault(http.StatusBadRequest, "INVALID_REQUEST", fmt.Sprintf("Failed to get file: %v", err))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -70,8 +71,8 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 	if ctx.Err() != nil {
 		return afterRevocation(ctx, err) // or the client's doing
 	}
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return err
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge || errors.Is(err, httpguard.ErrStalled) {
+		return err // the client's too
 	}
 	// While the session is being paused every failure is that pause's doing.
 	released := rt.targets.awaitRelease(ctx, c.session)
