@@ -19,7 +19,7 @@ type body struct {
 
 	mu    sync.Mutex
 	meter meter
-	over  bool // it was read to its end, or will not be
+	over  bool // it was read to its end
 	free  bool // it has no deadlines any more
 }
 
@@ -34,7 +34,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.over = b.over || err != nil
+	b.over = b.over || err == io.EOF //nolint:errorlint // bodies end with nothing else
 	if b.free {
 		return n, err
 	}
@@ -90,6 +90,6 @@ func (b *body) finish() {
 	defer b.mu.Unlock()
 	b.free = true
 	if !b.over {
-		_ = b.control.SetReadDeadline(time.Now().Add(lingering))
+		_ = b.control.SetReadDeadline(time.Now().Add(min(lingering, b.meter.pace.Window)))
 	}
 }

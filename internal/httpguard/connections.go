@@ -17,8 +17,9 @@ const patience = time.Second
 // together: its Listener, Context and Wrap go to one http.Server. It is safe for
 // concurrent use.
 type Connections struct {
-	most    int
-	refusal []byte
+	most     int
+	refusal  []byte
+	patience time.Duration
 
 	mu       sync.Mutex
 	count    int
@@ -29,7 +30,7 @@ type Connections struct {
 // NewConnections bounds to so many. What a client hears that finds no room is
 // refusal, as it is, and the end of its connection.
 func NewConnections(most int, refusal string) *Connections {
-	return &Connections{most: most, refusal: []byte(refusal)}
+	return &Connections{most: most, refusal: []byte(refusal), patience: patience}
 }
 
 // Listener counts what l accepts.
@@ -108,7 +109,7 @@ func (c *Connections) admit(raw net.Conn) *conn {
 			return nil
 		}
 		oldest, _ := front.Value.(*conn)
-		if now.Sub(oldest.since) < patience {
+		if now.Sub(oldest.since) < c.patience {
 			return nil
 		}
 		evicted = oldest

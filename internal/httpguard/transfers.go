@@ -210,6 +210,7 @@ func (w *writer) finish() {
 	if w.hijacked {
 		return
 	}
+	w.begin() // the server answers when the handler has not
 	w.body.finish()
 	_ = w.control.SetWriteDeadline(w.meter.deadline(time.Now(), 0))
 }

@@ -19,7 +19,14 @@ type attempt struct {
 	conn    *trackedConn
 	before  int64 // what had been written to it
 	reached bool  // by way of a connection before
+	broken  error // of reading the body; nil: there was none
 }
+
+// brokenBody is the error of a request whose body could not be read: its sender
+// has to hear of it, and the sandbox is not to blame.
+type brokenBody struct{ error }
+
+func (b *brokenBody) Unwrap() error { return b.error }
 
 // gotConn is called with each connection, before anything is written to it.
 func (a *attempt) gotConn(info httptrace.GotConnInfo) {
@@ -48,6 +55,16 @@ func (a *attempt) begun() bool {
 	return a.reached || a.written() || a.read.Load()
 }
 
+// blame is why the request failed: err, or what was wrong with its body.
+func (a *attempt) blame(err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && a.broken != nil {
+		return a.broken
+	}
+	return err
+}
+
 // unsent is the body of a request that may have to be sent twice: the transport
 // closes what it is given, and whether it has begun to read decides.
 type unsent struct {
@@ -57,7 +74,13 @@ type unsent struct {
 
 func (b *unsent) Read(p []byte) (int, error) {
 	b.attempt.read.Store(true)
-	return b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // bodies end with nothing else
+		b.attempt.mu.Lock()
+		b.attempt.broken = &brokenBody{err}
+		b.attempt.mu.Unlock()
+	}
+	return n, err
 }
 
 // Close closes a body that is used up. Another is left for the next attempt, or

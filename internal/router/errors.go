@@ -74,6 +74,9 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge || errors.Is(err, httpguard.ErrStalled) {
 		return err // the client's too
 	}
+	if bad, ok := errors.AsType[*brokenBody](err); ok {
+		return api.Errorf(http.StatusBadRequest, api.CodeInvalidRequest, "Invalid request body").WithCause(bad)
+	}
 	// While the session is being paused every failure is that pause's doing.
 	released := rt.targets.awaitRelease(ctx, c.session)
 	if released == nil && brokeOff(err) {

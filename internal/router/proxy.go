@@ -83,7 +83,8 @@ func (rt *Router) newProxy() *httputil.ReverseProxy {
 func rewrite(p *httputil.ProxyRequest) {
 	c := callOf(p.In.Context())
 	p.Out.URL = &url.URL{Scheme: c.endpoint.scheme, Host: c.endpoint.host, Path: c.path, RawQuery: c.query}
-	p.Out.Host = "" // of the target
+	p.Out.Host = ""     // of the target
+	p.Out.Trailer = nil // of which the values would not come along
 	p.SetXForwarded()
 	// The id of the answer, the access log and the sandbox's log is one.
 	if id := httpserve.RequestID(p.In.Context()); id != "" {

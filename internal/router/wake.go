@@ -214,7 +214,7 @@ func (rt *Router) roundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp, err := c.target.transport.RoundTrip(first)
 	if err == nil || !errors.Is(err, sandbox.ErrPaused) || rt.cfg.Waker == nil || a.begun() {
-		return resp, err
+		return resp, a.blame(err)
 	}
 	return rt.retryAwake(r, c)
 }
