@@ -29,6 +29,7 @@ from .exceptions import (
     ClientClosedError,
     ConfigurationError,
     InvalidResponseError,
+    NotFoundError,
     NotSupportedError,
 )
 
@@ -292,7 +293,9 @@ class Session:
         while True:
             try:
                 described = self._described(request.session_id)
-            except APIConnectionError:
+            except NotFoundError:
+                raise
+            except AgentCubeError:  # who may not ask hears of the connection
                 return False
             if refused and described.state == "paused":
                 self.change("resume")
