@@ -1,6 +1,7 @@
 package httpserve_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -39,7 +40,7 @@ func TestSlowHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		said, err := io.ReadAll(conn)
-		if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 			t.Errorf("%s: the server waits for ever", name)
 		}
 		if n := strings.Count(string(said), "HTTP/1.1"); n > strings.Count(first, "GET") {

@@ -26,7 +26,7 @@ func TestStrict(t *testing.T) {
 	w.templates = append(w.templates, strictTemplate())
 	n := w.start()
 	got := n.do(t.Context(), "alice", "POST", createPath, `{"name":"strict","namespace":"default"}`)
-	if got.status != 400 || !strings.Contains(string(got.body), "publicKey is required") {
+	if got.status != 400 || !strings.Contains(got.body, "publicKey is required") {
 		t.Errorf("without a key: %d %s", got.status, got.body)
 	}
 	body := fmt.Sprintf(`{"name":"strict","namespace":"default","publicKey":%q}`, clientKey(t))

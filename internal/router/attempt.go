@@ -75,7 +75,7 @@ type unsent struct {
 func (b *unsent) Read(p []byte) (int, error) {
 	b.attempt.read.Store(true)
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // bodies end with nothing else
+	if err != nil && err != io.EOF {
 		b.attempt.mu.Lock()
 		b.attempt.broken = &brokenBody{err}
 		b.attempt.mu.Unlock()

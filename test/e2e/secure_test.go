@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
@@ -245,7 +246,9 @@ func handshake(t *testing.T, addr string, key *rsa.PrivateKey, name, trusted str
 	for _, http2 := range []bool{false, true} {
 		transport := &http.Transport{
 			TLSClientConfig: cfg.Clone(), ForceAttemptHTTP2: http2,
-			Dial: func(network, _ string) (net.Conn, error) { return net.DialTimeout(network, addr, patience) },
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{Timeout: patience}).DialContext(ctx, network, addr)
+			},
 		}
 		defer transport.CloseIdleConnections()
 		resp, err := (&http.Client{Transport: transport, Timeout: patience}).Get("https://" + name + "/health")

@@ -45,7 +45,7 @@ type Target struct {
 // Talk sends bytes to a server and returns what it answers until it hangs up.
 func Talk(t testing.TB, addr, text string) string {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
