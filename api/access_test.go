@@ -109,6 +109,7 @@ func (e *estate) token(name string, scopes auth.Scopes) string {
 const (
 	pythonBody = `{"name":"python","namespace":"default"}`
 	writeBody  = `{"path":"f","content":""}`
+	unknownID  = "5b1f1c2e-1111-4222-8333-444444444444"
 )
 
 // session makes a managed one.
@@ -189,7 +190,6 @@ func (o operation) request(session, checkpoint, token string) (path, body string
 // administrator's scope shows and ends. What exists and what does not are alike.
 func TestNoScopesReachMore(t *testing.T) {
 	t.Parallel()
-	const unknown = "5b1f1c2e-1111-4222-8333-444444444444"
 	for _, op := range operations(t) {
 		t.Run(op.method+" "+op.path, func(t *testing.T) {
 			t.Parallel()
@@ -200,9 +200,9 @@ func TestNoScopesReachMore(t *testing.T) {
 				mallory := e.token("mallory", have)
 				path, body := op.request(id, "kept", "alice")
 				status, text := e.ask(mallory, op.method, path, body)
-				blind, body := op.request(unknown, "none", "nobody")
+				blind, body := op.request(unknownID, "none", "nobody")
 				blindStatus, blindText := e.ask(mallory, op.method, blind, body)
-				blindText = strings.NewReplacer(unknown, id, "none", "kept").Replace(blindText)
+				blindText = strings.NewReplacer(unknownID, id, "none", "kept").Replace(blindText)
 				what := fmt.Sprintf("with the scopes %s: %d %s", have, status, text)
 				if !op.allows(have) {
 					if status != 403 || !strings.HasPrefix(text, "FORBIDDEN: the token lacks the scope ") || blindStatus != status || blindText != text {
@@ -271,11 +271,11 @@ func TestNoScopesUseMore(t *testing.T) {
 		token := e.token(name, have)
 		for _, method := range []string{"GET", "POST"} {
 			status, text := e.ask(token, method, invoke+"x", "", api.HeaderSessionID, hers)
-			_, unknown := e.ask(token, method, invoke+"x", "", api.HeaderSessionID, "0"+hers[1:])
+			_, unknown := e.ask(token, method, invoke+"x", "", api.HeaderSessionID, unknownID)
 			if have.Has(auth.ScopeAdmin) { // who may know, and is told
 				text = strings.Replace(text, auth.SeenOnly, "", 1)
 			}
-			if status != 404 || text != strings.ReplaceAll(unknown, "0"+hers[1:], hers) {
+			if status != 404 || text != strings.ReplaceAll(unknown, unknownID, hers) {
 				t.Errorf("%s another's session with the scopes %s: %d %s, want 404 as of one that is not there: %s", method, have, status, text, unknown)
 			}
 		}
