@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
@@ -40,7 +41,11 @@ func (m *Manager) createToken(w http.ResponseWriter, r *http.Request, who auth.P
 	case err != nil:
 		return err
 	}
-	m.log.Info("token created", "token", rec.Name, "scopes", rec.Scopes.String(), "expires", rec.ExpiresAt, "by", who.Name)
+	expires := "never"
+	if !rec.ExpiresAt.IsZero() {
+		expires = rec.ExpiresAt.Format(time.RFC3339)
+	}
+	m.log.Info("token created", "token", rec.Name, "scopes", rec.Scopes.String(), "expires", expires, "by", who.Name)
 	httpserve.WriteJSON(w, http.StatusOK, api.CreatedToken{Token: token, Info: rec.API()})
 	return nil
 }
