@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"os"
 
 	"github.com/volcano-sh/agentcube/internal/cli"
@@ -22,6 +24,8 @@ func main() {
 			os.Exit(1)
 		}
 	}
+	// What the standard library says by itself may hold what a sandbox has sent.
+	log.SetOutput(io.Discard)
 	os.Exit(cli.Main(cli.Process{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: version,
 	}))

@@ -91,6 +91,30 @@ func TestErrorHeaders(t *testing.T) {
 	}
 }
 
+// TestSecurityHeaders: every answer of ours says that it is not to be kept, or
+// rendered, or taken for something else.
+func TestSecurityHeaders(t *testing.T) {
+	t.Parallel()
+	for name, h := range map[string]http.Handler{
+		"nothing": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), "not found": http.HandlerFunc(httpserve.NotFound),
+		"JSON":  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { httpserve.WriteJSON(w, 200, 1) }),
+		"error": fail(errors.New("x")), "panic": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("x") }),
+	} {
+		w, _ := serve(h, nil)
+		for header, want := range map[string]string{
+			"Cache-Control": "no-store", "Content-Security-Policy": httpserve.ContentPolicy, "X-Content-Type-Options": "nosniff", "Server": "",
+		} {
+			if got := strings.Join(w.Header()[header], "|"); got != want {
+				t.Errorf("%s: %s is %q, want %q", name, header, got, want)
+			}
+		}
+	}
+	w, _ := serve(fail(nil), func(r *http.Request) { r.Host = "evil.example" })
+	if w.Code != 403 || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("a page got %d %v", w.Code, w.Header())
+	}
+}
+
 // TestErrorsAreNotShared: two answers made from one error do not meet.
 func TestErrorsAreNotShared(t *testing.T) {
 	t.Parallel()

@@ -13,17 +13,26 @@ import (
 // ContentTypeJSON is what AgentCube's clients have always been answered with.
 const ContentTypeJSON = "application/json; charset=utf-8"
 
-// WriteJSON answers with v as JSON, without a trailing newline. Answers of the
-// control plane are never cached and never rendered by a browser.
+// ContentPolicy lets a browser do nothing with an answer.
+const ContentPolicy = "default-src 'none'; frame-ancestors 'none'"
+
+// secure sets the headers of every answer that is AgentCube's own: it is never
+// cached, as it may hold secrets, taken for what it says that it is, and never
+// rendered by a browser.
+func secure(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", ContentPolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// WriteJSON answers with v as JSON, without a trailing newline.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil { // a type of ours that does not marshal
 		status, body = http.StatusInternalServerError, []byte(`{"error":"internal server error","code":"INTERNAL"}`)
 	}
-	h := w.Header()
-	h.Set("Content-Type", ContentTypeJSON)
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	w.Header().Set("Content-Type", ContentTypeJSON)
+	secure(w.Header())
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }

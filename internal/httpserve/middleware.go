@@ -61,7 +61,7 @@ func (m Middleware) Wrap(h http.Handler) http.Handler {
 		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, info))
 		rec := &recorder{ResponseWriter: w}
 		rec.Header().Set(api.HeaderRequestID, info.id)
-		rec.Header().Set("X-Content-Type-Options", "nosniff")
+		secure(rec.Header())
 		defer func() {
 			logger.LogAttrs(r.Context(), accessLevel(r), "request served",
 				slog.String("requestId", info.id), slog.String("method", r.Method),

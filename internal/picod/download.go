@@ -41,7 +41,6 @@ func (q *request) download() *problem {
 	h.Set("Content-Disposition", disposition(path.Base(rel)))
 	h.Set("Content-Description", "File Transfer")
 	h.Set("Content-Transfer-Encoding", "binary")
-	h.Set("X-Content-Type-Options", "nosniff")
 	// Not http.ServeFile, which answers a file named index.html with a redirect.
 	http.ServeContent(q.w, q.r, "", info.ModTime(), file)
 	return nil

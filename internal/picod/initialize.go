@@ -49,7 +49,7 @@ type initResponse struct {
 // initialize locks PicoD to a session key. The files of the session come first:
 // when one cannot be written, there is no session.
 func (q *request) initialize() *problem {
-	offer, err := q.gate.Offer(q.r.Header.Get("Authorization"))
+	offer, err := q.gate.Offer(q.authorization())
 	if err != nil {
 		return refused(err)
 	}
@@ -136,6 +136,12 @@ func (q *request) writeFile(f initFile, seen map[string]bool) *problem {
 	return nil
 }
 
+// authorization is the header of that name. Several are one list, and so no token:
+// whoever is in between may have looked at another one of them.
+func (q *request) authorization() string {
+	return strings.Join(q.r.Header.Values("Authorization"), ", ")
+}
+
 // authorize verifies the token of a request to the API.
 func (q *request) authorize() (token.Claims, *problem) {
 	if q.r.TLS != nil {
@@ -143,7 +149,7 @@ func (q *request) authorize() (token.Claims, *problem) {
 			return token.Claims{}, refused(err)
 		}
 	}
-	claims, err := q.gate.Authorize(q.r.Header.Get("Authorization"), token.Request{
+	claims, err := q.gate.Authorize(q.authorization(), token.Request{
 		Method: q.r.Method, Target: api.RequestTarget(q.r.URL.Path, q.r.URL.RawQuery),
 	})
 	if err != nil {

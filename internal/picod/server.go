@@ -202,7 +202,12 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 func (s *Server) Handler() http.Handler {
 	return httpguard.Transfers{Pace: s.cfg.Pace}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := &request{Server: s, w: w, r: r, id: requestID(r)}
-		w.Header().Set("X-Request-Id", q.id)
+		h := w.Header()
+		h.Set("X-Request-Id", q.id)
+		// Nothing is kept by who carries it, or rendered by a browser.
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
 		route := q.route()
 		if route == nil {
 			http.NotFound(w, r)

@@ -148,7 +148,9 @@ func verify(key *rsa.PublicKey, r *http.Request) *refusal {
 	if key == nil {
 		return no
 	}
-	err := auth.VerifyRequest(key, r.Header.Get("Authorization"), time.Now())
+	// Several headers are one list, and so no token: whoever is behind might look at
+	// another one of them.
+	err := auth.VerifyRequest(key, strings.Join(r.Header.Values("Authorization"), ", "), time.Now())
 	if err == nil {
 		return nil
 	}

@@ -108,3 +108,37 @@ func TestBrokenBodies(t *testing.T) {
 		t.Errorf("the sandbox took %+v for whole", seen)
 	}
 }
+
+// TestHeadersTwice: where a header decides, there is one.
+func TestHeadersTwice(t *testing.T) {
+	t.Parallel()
+	app := &witness{}
+	w := newWorld(t, app.ServeHTTP, nil)
+	addr := w.listen(httpguard.Pace{})
+	managed, bound := w.add(nil), w.add(keyBound(t))
+	good := "Authorization: Bearer " + sdkToken(t, keys().client) + "\r\n"
+	for name, test := range map[string]struct {
+		lines string
+		want  int
+	}{
+		"two sessions":          {"X-Agentcube-Session-Id: " + bound.ID + "\r\nX-Agentcube-Session-Id: " + managed.ID + "\r\n" + good, 400},
+		"a session and none":    {"X-Agentcube-Session-Id: \r\nX-Agentcube-Session-Id: " + managed.ID + "\r\nAuthorization: Bearer alice\r\n", 400},
+		"two tokens":            {"X-Agentcube-Session-Id: " + bound.ID + "\r\n" + good + "Authorization: Bearer x\r\n", 401},
+		"none and a token":      {"X-Agentcube-Session-Id: " + bound.ID + "\r\nAuthorization: \r\n" + good, 401},
+		"token not passed on":   {"X-Agentcube-Session-Id: " + managed.ID + "\r\nAuthorization: Bearer alice\r\n", 200},
+		"one token, key-bound":  {"X-Agentcube-Session-Id: " + bound.ID + "\r\n" + good, 200},
+		"managed, hop by hop":   {"X-Agentcube-Session-Id: " + managed.ID + "\r\nAuthorization: Bearer alice\r\nConnection: close, authorization, x-forwarded-for\r\n", 200},
+		"hop by hop, key-bound": {"X-Agentcube-Session-Id: " + bound.ID + "\r\n" + good + "Connection: close, x-request-id\r\n", 200},
+	} {
+		said := guardtest.Talk(t, addr, "GET "+base+"/judged HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"+test.lines+"\r\n")
+		if got := guardtest.Statuses(t, said); len(got) != 1 || got[0] != test.want {
+			t.Errorf("%s: answered %v, want %d", name, got, test.want)
+		}
+		for _, s := range app.take() {
+			token := s.Header["Authorization"]
+			if test.want != 200 || len(token) != 1 || strings.Contains(token[0], "alice") || len(s.Header["X-Request-Id"]) != 1 || len(s.Header["X-Forwarded-For"]) != 1 {
+				t.Errorf("%s: the sandbox got %v", name, s.Header)
+			}
+		}
+	}
+}

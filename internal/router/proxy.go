@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"strings"
 	"sync"
 
 	"github.com/volcano-sh/agentcube/api"
@@ -96,19 +95,6 @@ func rewrite(p *httputil.ProxyRequest) {
 			p.Out.Header.Set("Authorization", c.authorization)
 		}
 	}
-}
-
-// modifyResponse drops what a sandbox has no say in: these headers are ours, and
-// have been set already. A redirect of PicoD's names the path as PicoD knows it.
-func modifyResponse(resp *http.Response) error {
-	c := callOf(resp.Request.Context())
-	if to := resp.Header.Get("Location"); c.agent && strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "//") {
-		resp.Header.Set("Location", c.prefix+to)
-	}
-	for _, name := range []string{api.HeaderSessionID, api.HeaderRequestID, "X-Content-Type-Options"} {
-		resp.Header.Del(name)
-	}
-	return nil
 }
 
 // callTransport sends each call over its session's own connections.

@@ -195,7 +195,7 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 	// An answer may begin before the request has been sent in full. Where the
 	// protocol always allows that, there is nothing to enable.
 	_ = http.NewResponseController(w).EnableFullDuplex()
-	rt.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+	rt.proxy.ServeHTTP(newAnswer(w, c), r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 	return nil
 }
 
@@ -203,6 +203,9 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 // without error means that the answer has been given.
 func (rt *Router) begin(w http.ResponseWriter, r *http.Request, v *visit, inv invocation) (*call, error) {
 	id := r.Header.Get(api.HeaderSessionID)
+	if len(r.Header.Values(api.HeaderSessionID)) > 1 {
+		return nil, api.Errorf(http.StatusBadRequest, api.CodeInvalidRequest, "there is more than one header %s", api.HeaderSessionID)
+	}
 	for {
 		c, err := rt.admit(w, r, v, inv, id)
 		if err != nil || c == nil {

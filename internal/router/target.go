@@ -147,8 +147,10 @@ func (rt *Router) newTarget(rec session.Session) *target {
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 32,
 		IdleConnTimeout:     time.Minute,
-		WriteBufferSize:     bufferSize,
-		ReadBufferSize:      bufferSize,
+		// What comes before the body of an answer is kept in memory.
+		MaxResponseHeaderBytes: 256 << 10,
+		WriteBufferSize:        bufferSize,
+		ReadBufferSize:         bufferSize,
 		// The stream comes from the driver and ends inside the sandbox: there is
 		// nobody in between whom a certificate would keep out.
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // as said
