@@ -106,7 +106,7 @@ func (s *sniffer) sniff(conn net.Conn) {
 	}
 	var found net.Conn = &begunConn{Conn: conn, before: bytes.NewReader(first)}
 	if first[0] == tlsRecord {
-		found = tls.Server(found, s.config)
+		found = tls.Server(newCoalescer(found), s.config)
 	}
 	select {
 	case s.ready <- found:

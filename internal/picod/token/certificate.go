@@ -82,6 +82,8 @@ func (g *Gate) TLS() *tls.Config {
 				// Whose key it is, is all that counts; a session that goes on after a
 				// pause begins with a new handshake.
 				SessionTicketsDisabled: true,
+				// Small records first are for slow networks.
+				DynamicRecordSizingDisabled: true,
 				VerifyConnection: func(state tls.ConnectionState) error {
 					return checkPeer(&state, key)
 				},
