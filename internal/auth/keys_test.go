@@ -148,6 +148,7 @@ func TestParseSessionPublicKeyRefuses(t *testing.T) {
 		"not PEM":                encode("hello"),
 		"too long":               encode(strings.Repeat(good, 30)),
 		"two keys":               encode(good + good),
+		"a damaged key before":   encode("-----BEGIN PUBLIC KEY-----0\n" + good),
 		"private key":            encode(string(private)),
 		"PKCS#1 public key":      encode(string(pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(&testKey().PublicKey)}))),
 		"elliptic curve":         public(&ec.PublicKey),

@@ -30,7 +30,8 @@ func ParsePEM(text string) (*rsa.PublicKey, error) {
 	if block == nil {
 		return nil, fmt.Errorf("%w: no PEM block", ErrInvalid)
 	}
-	if block.Type != "PUBLIC KEY" || strings.TrimSpace(string(rest)) != "" {
+	// The decoder passes over a block that is damaged to one that is not.
+	if block.Type != "PUBLIC KEY" || strings.TrimSpace(string(rest)) != "" || strings.Count(text, "-----BEGIN") != 1 {
 		return nil, fmt.Errorf("%w: want one PEM block of type PUBLIC KEY", ErrInvalid)
 	}
 	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
