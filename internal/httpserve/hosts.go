@@ -47,7 +47,7 @@ func (h Hosts) known(name string) bool {
 	if strings.EqualFold(name, "localhost") {
 		return true
 	}
-	if ip, err := netip.ParseAddr(name); err == nil && ip.Unmap().IsLoopback() {
+	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" && ip.Unmap().IsLoopback() {
 		return true
 	}
 	return slices.ContainsFunc(h.Names, func(n string) bool { return strings.EqualFold(n, name) })
