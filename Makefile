@@ -17,6 +17,7 @@ SENTRY    := $(PROGRAMS)/gvisor_sentry.gz
 IMAGE     := build/images/python.oci.tar
 VENV      := build/venv
 LINT      := build/tools/golangci-lint
+VULN      := build/tools/govulncheck
 ADDR      ?= 127.0.0.1:8080
 
 # One static binary, as users get it. The race detector alone needs cgo.
@@ -30,6 +31,10 @@ $(shell $(GO) list -f '{{.ImportPath}} {{join .Deps " "}}' ./... | \
 	awk '$$1 !~ /\/test\// && (/ gvisor\.dev\/gvisor\// ? "=" : "!=") == "$(1)" {print $$1}')
 endef
 E2E_FLAGS ?=
+
+FUZZTIME ?= 10s
+FUZZ     ?= .
+VULNDB   ?=
 
 # What the Python SDK has to fulfil: its code blocks are run as they are.
 SDK_README ?= ../shared/python-sdk-readme.md
@@ -108,6 +113,17 @@ test-go: build ## Go unit tests, with the race detector
 	@echo "==> go test (packages that link gVisor)"
 	@$(GO) test -timeout 10m $(call list_packages,=)
 
+# Parsers of what others send: a moment each, as what is committed is tested by
+# test-go already.
+.PHONY: test-fuzz
+test-fuzz: ## fuzz each target for 2 seconds
+	@echo "==> fuzzing, 2 seconds each"
+	@FUZZTIME=2s FUZZCOVERAGE= scripts/fuzz.sh
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME (10s); FUZZ=regexp picks some
+	@FUZZTIME=$(FUZZTIME) FUZZ='$(FUZZ)' scripts/fuzz.sh
+
 .PHONY: test-sdk
 test-sdk: venv ## Python SDK tests
 	@echo "==> pytest sdk/python"
@@ -140,6 +156,18 @@ check: deps $(PICOD) $(SENTRY) venv $(LINT) ## formatting, vet, linters, types
 $(LINT): tools/go.mod
 	@echo "==> building golangci-lint (a few minutes the first time)"
 	@cd tools && $(GO) build -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+# Not part of check: it asks the Go vulnerability database, over the network, or
+# where a copy of it is: VULNDB=file:///path.
+.PHONY: vuln
+vuln: $(VULN) $(PICOD) $(SENTRY) ## look for known vulnerabilities in what is used (asks vuln.go.dev)
+	@echo "==> govulncheck"
+	@$(VULN) $(if $(VULNDB),-db=$(VULNDB)) ./...
+
+$(VULN): tools/go.mod
+	@echo "==> building govulncheck"
+	@cd tools && $(GO) build -o ../$(VULN) golang.org/x/vuln/cmd/govulncheck
 	@touch $@
 
 .PHONY: fmt
