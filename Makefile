@@ -161,7 +161,7 @@ $(LINT): tools/go.mod
 # Not part of check: it asks the Go vulnerability database, over the network, or
 # where a copy of it is: VULNDB=file:///path.
 .PHONY: vuln
-vuln: $(VULN) $(PICOD) $(SENTRY) ## look for known vulnerabilities in what is used (asks vuln.go.dev)
+vuln: $(VULN) $(PICOD) $(SENTRY) ## look for known vulnerabilities in what is used (asks the Go vulnerability database)
 	@echo "==> govulncheck"
 	@$(VULN) $(if $(VULNDB),-db=$(VULNDB)) ./...
 
