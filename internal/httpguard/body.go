@@ -34,7 +34,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.over = b.over || err == io.EOF //nolint:errorlint // bodies end with nothing else
+	b.over = b.over || errors.Is(err, io.EOF)
 	if b.free {
 		return n, err
 	}

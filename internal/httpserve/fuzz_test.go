@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -61,7 +62,7 @@ func FuzzReadJSON(f *testing.F) {
 		var v struct{ Name string }
 		err := httpserve.ReadJSON(httptest.NewRecorder(), r, limit, &v)
 		if err != nil {
-			if e, ok := err.(*api.Error); !ok || e.Status != 400 && e.Status != 413 { //nolint:errorlint // it says so
+			if e, ok := errors.AsType[*api.Error](err); !ok || e.Status != 400 && e.Status != 413 {
 				t.Errorf("refused with %v", err)
 			}
 			return

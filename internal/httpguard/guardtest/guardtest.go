@@ -6,6 +6,7 @@ package guardtest
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -62,7 +63,7 @@ func Talk(t testing.TB, addr, text string) string {
 	_, err = io.Copy(&got, conn)
 	_ = conn.Close()
 	<-sent
-	if nerr, ok := err.(net.Error); ok && nerr.Timeout() { //nolint:errorlint // as io.Copy returns it
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		t.Fatalf("the server neither answers nor hangs up; it said %q", clip(got.String()))
 	}
 	return got.String()
