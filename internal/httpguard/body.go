@@ -16,6 +16,7 @@ import (
 type body struct {
 	io.ReadCloser
 	control *http.ResponseController
+	http1   bool
 
 	mu    sync.Mutex
 	meter meter
@@ -38,8 +39,11 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.free {
 		return n, err
 	}
-	// Without a body to read the connection is only watched for the client's leaving.
-	_ = b.control.SetReadDeadline(time.Time{})
+	// Without a body to read the connection is only watched for the client's leaving;
+	// in HTTP/2 a deadline ends the stream even when nobody reads.
+	if err != nil || !b.http1 {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
 	b.meter.passed(n, time.Since(start))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", ErrStalled, err)

@@ -66,11 +66,11 @@ func (t Transfers) Wrap(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
-		out := &writer{ResponseWriter: w, control: control, meter: meter{pace: t.Pace}, duplex: t.Duplex, ambiguous: ambiguous(r)}
+		out := &writer{ResponseWriter: w, control: control, meter: meter{pace: t.Pace}, duplex: t.Duplex,
+			ambiguous: ambiguous(r), http1: r.ProtoMajor == 1}
 		_, out.tcp = r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-		out.http1 = r.ProtoMajor == 1
 		if r.Body != nil && r.Body != http.NoBody {
-			out.body = &body{ReadCloser: r.Body, control: control, meter: meter{pace: t.Pace}}
+			out.body = &body{ReadCloser: r.Body, control: control, http1: out.http1, meter: meter{pace: t.Pace}}
 			// A copy: the server looks at its own request to see whether the client
 			// may still be sending, and then lets it get the answer before it hangs up.
 			r = r.WithContext(r.Context())
@@ -152,7 +152,10 @@ func (w *writer) send(n int, do func() (int64, error)) (int64, error) {
 	_ = w.control.SetWriteDeadline(w.meter.deadline(start, n)) // not every connection has one
 	sent, err := do()
 	w.meter.passed(int(sent), time.Since(start))
-	_ = w.control.SetWriteDeadline(time.Time{})
+	if !w.http1 {
+		// In HTTP/2 it would end the stream even when nothing is being sent.
+		_ = w.control.SetWriteDeadline(time.Time{})
+	}
 	return sent, err
 }
 
