@@ -136,15 +136,29 @@ func (c *Connections) forget(gone *conn) {
 
 type connKey struct{}
 
-// Context is for http.Server.ConnContext.
+// Context is for http.Server.ConnContext. The connection may be one over the counted
+// one, such as of TLS: those have a method NetConn.
 func (c *Connections) Context(ctx context.Context, of net.Conn) context.Context {
-	switch of := of.(type) {
-	case tcpConn:
-		return context.WithValue(ctx, connKey{}, of.counted)
-	case *conn:
-		return context.WithValue(ctx, connKey{}, of)
+	if counted := countedOf(of); counted != nil {
+		return context.WithValue(ctx, connKey{}, counted)
 	}
 	return ctx
+}
+
+// countedOf finds the counted connection below another one; nil if there is none.
+func countedOf(of net.Conn) *conn {
+	for {
+		switch over := of.(type) {
+		case tcpConn:
+			return over.counted
+		case *conn:
+			return over
+		case interface{ NetConn() net.Conn }:
+			of = over.NetConn()
+		default:
+			return nil
+		}
+	}
 }
 
 // Wrap notes which connections requests are on. HTTP/2 can have many on one: those
@@ -167,12 +181,12 @@ func (c *Connections) Wrap(next http.Handler) http.Handler {
 // Use counts a connection, which somebody else than the HTTP server serves, as one
 // with a request while serve lasts. When there is no room it is closed instead.
 func (c *Connections) Use(of net.Conn, serve func()) {
-	counted, ok := of.(tcpConn)
-	if !ok || !c.begin(counted.counted) {
+	counted := countedOf(of)
+	if counted == nil || !c.begin(counted) {
 		_ = of.Close()
 		return
 	}
-	defer c.end(counted.counted)
+	defer c.end(counted)
 	serve()
 }
 

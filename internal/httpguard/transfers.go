@@ -110,9 +110,13 @@ func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *writer) WriteHeader(status int) {
-	// 1xx answers, except the switch of protocols, announce another one.
-	if status >= http.StatusOK {
+	switch {
+	case status >= http.StatusOK:
 		w.begin()
+	case status != http.StatusSwitchingProtocols:
+		// It announces another one, and is sent at once.
+		_, _ = w.send(0, func() (int64, error) { w.ResponseWriter.WriteHeader(status); return 0, nil })
+		return
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -30,6 +30,9 @@ type coalescer struct {
 	err     error // of a write before
 }
 
+// NetConn is the connection below.
+func (c *coalescer) NetConn() net.Conn { return c.Conn }
+
 func newCoalescer(conn net.Conn) *coalescer {
 	c := &coalescer{Conn: conn}
 	c.changed.L = &c.mu

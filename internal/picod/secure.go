@@ -140,6 +140,9 @@ func (c *begunConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// NetConn is the connection below, which is counted.
+func (c *begunConn) NetConn() net.Conn { return c.Conn }
+
 // RemoteAddr implements net.Conn. A stream from the host has none, which HTTP/2 does
 // not expect.
 func (c *begunConn) RemoteAddr() net.Addr {

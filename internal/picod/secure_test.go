@@ -19,9 +19,9 @@ import (
 
 // serveSecurely serves a session over both plain text and TLS, and returns the address
 // and the certificate.
-func serveSecurely(t *testing.T) (addr, certificate string, b *box) {
+func serveSecurely(t *testing.T, edit func(*Config)) (addr, certificate string, b *box) {
 	t.Helper()
-	b = bootstrap(t, nil)
+	b = bootstrap(t, edit)
 	body := `{"sessionId":"s1"}`
 	got := b.initialize(jwt.MapClaims{"body_sha256": hashOf([]byte(body))}, body)
 	certificate, _ = got.json(t)["certificate"].(string)
@@ -66,7 +66,7 @@ func secureClient(t *testing.T, addr, certificate string, key *rsa.PrivateKey, h
 
 // TestTLS: the address speaks both, and in TLS with the holder of the key alone.
 func TestTLS(t *testing.T) {
-	addr, certificate, b := serveSecurely(t)
+	addr, certificate, b := serveSecurely(t, nil)
 	for _, http2 := range []bool{false, true} {
 		c := secureClient(t, addr, certificate, b.key, http2)
 		resp, err := c.Get("https://" + api.SecureName("s1") + "/health")
