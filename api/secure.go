@@ -10,10 +10,17 @@ const secureSuffix = ".session.agentcube"
 // SecureName is the server name (SNI) of a session's PicoD.
 func SecureName(sessionID string) string { return sessionID + secureSuffix }
 
-// SessionOfName is the session that a server name is of.
+// SessionOfName is the session that a server name is of. Names of which no session can
+// be, as they hold other bytes than names of hosts have, are of none.
 func SessionOfName(name string) (sessionID string, ok bool) {
 	id, ok := strings.CutSuffix(name, secureSuffix)
-	return id, ok && id != ""
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	}
+	if !ok || id == "" || strings.ContainsFunc(id, odd) {
+		return "", false
+	}
+	return id, true
 }
 
 // Secure is how a session is reached with encryption from end to end: TLS 1.3 to

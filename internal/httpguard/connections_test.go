@@ -142,14 +142,14 @@ func TestIdleMakeRoom(t *testing.T) {
 // TestHijackedCount: a connection that has left the server counts until it is closed.
 func TestHijackedCount(t *testing.T) {
 	t.Parallel()
-	taken := make(chan net.Conn, 1)
+	taken, over := make(chan net.Conn, 1), make(chan struct{})
 	c, addr := serve(t, 1, 0, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 		}
 		taken <- conn
-		<-taken // back, when it is over
+		<-over
 	}))
 	if _, err := io.WriteString(dial(t, addr), "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestHijackedCount(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
-	taken <- conn
+	close(over)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.count != 0 {

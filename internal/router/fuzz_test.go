@@ -1,9 +1,16 @@
 package router
 
 import (
+	"bytes"
+	"crypto/tls"
+	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/volcano-sh/agentcube/api"
 )
 
 // dotless is removeDots in the words of RFC 3986, 5.2.4, which is another way.
@@ -100,4 +107,64 @@ func unescaped(s string) string {
 		return "?" + s
 	}
 	return out
+}
+
+// said is a connection whose other end has said all that there is to say.
+type said struct {
+	net.Conn
+	in *bytes.Reader
+}
+
+func (s *said) Read(p []byte) (int, error)      { return s.in.Read(p) }
+func (s *said) SetReadDeadline(time.Time) error { return nil }
+func (s *said) SetDeadline(time.Time) error     { return nil }
+func (s *said) RemoteAddr() net.Addr            { return &net.TCPAddr{} }
+
+// hello is what a client begins a connection with.
+func hello(f *testing.F, name string, least uint16) []byte {
+	near, far := net.Pipe()
+	defer near.Close()
+	got := make(chan []byte, 1)
+	go func() {
+		buf := make([]byte, 64<<10)
+		n, _ := far.Read(buf)
+		far.Close()
+		got <- buf[:n]
+	}()
+	err := tls.Client(near, &tls.Config{ServerName: name, MinVersion: least, NextProtos: []string{"h2"}, InsecureSkipVerify: true}).HandshakeContext(f.Context())
+	if err == nil {
+		f.Fatal("a handshake with nobody")
+	}
+	return <-got
+}
+
+// FuzzHello: of whatever begins like TLS a name is read that it holds, and what is
+// passed on is what was read of it, from its beginning.
+func FuzzHello(f *testing.F) {
+	for _, name := range []string{"", "s.example", api.SecureName("0a1b2c3d-0000-4000-8000-000000000000"), strings.Repeat("x", 250)} {
+		for _, least := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			f.Add(hello(f, name, least))
+		}
+	}
+	long := hello(f, "s.example", tls.VersionTLS13)
+	f.Add(long[:len(long)-1])
+	f.Add(append(slices.Clone(long), "what follows"...))
+	f.Add([]byte{22, 3, 1, 0xff, 0xff, 1, 0xff, 0xff, 0xff})
+	f.Add([]byte("\x16GET / HTTP/1.1\r\n\r\n"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		name, read, err := readHello(t.Context(), &said{in: bytes.NewReader(sent)})
+		if err != nil {
+			if name != "" || read != nil {
+				t.Errorf("refused with %q and %d bytes", name, len(read))
+			}
+			return
+		}
+		if !bytes.HasPrefix(sent, read) || len(read) > maxHello || len(read) == 0 || read[0] != 22 {
+			t.Errorf("passes on %d bytes that were not sent so", len(read))
+		}
+		if id, ok := api.SessionOfName(name); ok && (id == "" || api.SecureName(id) != name || strings.ContainsAny(name, "\x00\r\n\" /")) {
+			t.Errorf("%q is the name of session %q, whose name is %q", name, id, api.SecureName(id))
+		}
+	})
 }
