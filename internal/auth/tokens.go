@@ -65,6 +65,16 @@ func SignInit(bootstrap *rsa.PrivateKey, init Init, now time.Time) (string, erro
 	})
 }
 
+// SealPurpose is the purpose claim of the token that asks for a statement about a
+// session's own record.
+const SealPurpose = "sandbox_seal"
+
+// SignSeal makes the token with which the Workload Manager asks a PicoD for such a
+// statement, signed with the bootstrap key.
+func SignSeal(bootstrap *rsa.PrivateKey, sessionID, sandboxID string, now time.Time) (string, error) {
+	return sign(bootstrap, now, jwt.MapClaims{"purpose": SealPurpose, "sessionId": sessionID, "sandboxId": sandboxID})
+}
+
 // SignRouter makes the token that the Router puts in the place of a caller's
 // Authorization on a request to a managed session.
 func SignRouter(router *rsa.PrivateKey, sessionID string, now time.Time) (string, error) {

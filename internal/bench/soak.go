@@ -83,10 +83,8 @@ func Soak(ctx context.Context, opts Options, length time.Duration) (_ Report, er
 			s.report.Operations = append(s.report.Operations, newResult(name, "ms", s.report.Workers, samples, "", nil))
 		}
 	}
-	if s.report.Left, err = s.left(context.WithoutCancel(ctx)); err != nil {
-		return Report{}, err
-	}
-	return Report{Soak: &s.report}, nil
+	s.report.Left, err = s.left(context.WithoutCancel(ctx))
+	return Report{Soak: &s.report}, err
 }
 
 func soakOperations() []string { return []string{"create", "use", "pause", "resume", "fork", "delete"} }
@@ -116,9 +114,14 @@ func (s *soak) left(ctx context.Context) (left []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, soakEmpty)
 	defer cancel()
 	for {
-		if left, err = s.lookForLeft(ctx); len(left) == 0 || err != nil {
+		found, err := s.lookForLeft(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil && len(left) > 0:
+			return left, nil // as they were a moment ago
+		case err != nil || len(found) == 0:
 			return nil, err
 		}
+		left = found
 		select {
 		case <-ctx.Done():
 			return left, nil

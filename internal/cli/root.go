@@ -99,7 +99,7 @@ func newRoot(a *app) *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(a), newRun(a), newSession(a), newCheckpoint(a), newImage(a), newTemplate(a), newDoctor(a),
-		newConfig(a), newToken(a), newBench(a), newVersion(a), newExitCodes(), newProbeKVM(a),
+		newConfig(a), newToken(a), newAudit(a), newBench(a), newVersion(a), newExitCodes(), newProbeKVM(a),
 	)
 	return root
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/config"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
@@ -40,7 +41,7 @@ func upSettings() []string {
 	return []string{
 		"listen", "allowNonLoopback", "allowedHosts", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
 		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "standby", "snapshotBudget", "maxSessionsPerOwner",
-		"maxConcurrentRequests", "maxConnections", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
+		"audit", "auditContent", "auditMaxSize", "maxConcurrentRequests", "maxConnections", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
 		"sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
 		"checkpointRetention", "keepSessions",
 	}
@@ -86,6 +87,7 @@ type server struct {
 	budget    int64 // memory of all sandboxes together, in bytes
 	manager   *manager.Manager
 	router    *router.Router
+	audit     audit.Recorder
 }
 
 func newServer(a *app) *server { return &server{a: a, cfg: a.cfg, log: a.serverLogger()} }
@@ -134,6 +136,7 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 		s.takeDataDir,
 		s.detachStdio,
 		s.openStore,
+		s.openAudit,
 		func(ctx context.Context) (func() error, error) { return nil, s.openImages(ctx, archive) },
 		func(ctx context.Context) (func() error, error) { return nil, s.loadTemplates(ctx) },
 		s.openDriver,
@@ -216,6 +219,23 @@ func (s *server) openStore(ctx context.Context) (func() error, error) {
 	return s.store.Close, nil
 }
 
+// openAudit opens the record of what is done from now on, if it is wanted.
+func (s *server) openAudit(ctx context.Context) (func() error, error) {
+	if !s.cfg.Audit {
+		s.audit = audit.Nothing{}
+		return nil, nil
+	}
+	record := audit.New(audit.Config{Dir: s.cfg.AuditDir(), MaxSize: int64(s.cfg.AuditMaxSize), Logger: s.log})
+	if err := record.Open(ctx); err != nil {
+		if errors.Is(err, audit.ErrDamaged) {
+			err = withHint(err, "`agentcube audit verify` says more; move the folder away to begin a new record")
+		}
+		return nil, err
+	}
+	s.audit = record
+	return record.Close, nil
+}
+
 func (s *server) openImages(ctx context.Context, archive string) error {
 	var err error
 	if s.images, err = openImages(ctx, s.cfg, s.log); err != nil {
@@ -289,7 +309,7 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 	callers := auth.Chain{auth.NewLocal(token), tokens}
 	s.manager = manager.New(manager.Config{
 		Store: s.store, Driver: s.driver, Templates: s.templates, Authenticator: callers, Tokens: tokens,
-		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Clock: clock, Logger: s.log,
+		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Clock: clock, Logger: s.log, Audit: s.audit,
 		SessionChanged: func(rec session.Session) { s.router.SessionChanged(rec) },
 		TokenRevoked:   func(name string) { s.router.Revoked(name) },
 		CreateTimeout:  s.cfg.SandboxCreateTimeout, Retention: s.cfg.EndedRetention,
@@ -302,7 +322,7 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 	s.router = router.New(router.Config{
 		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Waker: s.manager, Authenticator: callers,
 		SigningKey: signing, Clock: clock, Logger: s.log, MaxConcurrent: s.cfg.MaxConcurrentRequests,
-		MaxPerOwner: s.cfg.MaxRequestsPerOwner,
+		MaxPerOwner: s.cfg.MaxRequestsPerOwner, Audit: s.audit, AuditContent: s.cfg.AuditContent,
 	})
 	undo := func() error {
 		// Its own time: the context of the command has ended by now.

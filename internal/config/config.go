@@ -65,6 +65,14 @@ type Config struct {
 	// make room for others. 0 means no bound.
 	MaxConnections int
 
+	// Audit keeps a record of what is done, below DataDir.
+	Audit bool
+	// AuditContent has the beginnings of the requests and answers recorded too that
+	// the Router can read.
+	AuditContent bool
+	// AuditMaxSize bounds the record, in bytes; the oldest lines go. 0 means no bound.
+	AuditMaxSize Bytes
+
 	// MaxParallelStarts bounds the sandboxes that are made or resumed at the
 	// same time; others wait for their turn. 0 means twice the number of cores.
 	MaxParallelStarts int

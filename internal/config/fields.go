@@ -67,6 +67,11 @@ func (c *Config) define(p paths) {
 	fs.IntVar(&c.MaxCreateRatePerOwner, key("maxCreateRatePerOwner"), 100, "most sessions and checkpoints of one owner made a second, on average over ten; 0: no bound")
 	fs.IntVar(&c.MaxConnections, key("maxConnections"), 4096, "most connections of clients; 0: no bound")
 
+	fs.BoolVar(&c.Audit, key("audit"), true, "keep a record of who has done what, in <data-dir>/audit")
+	fs.BoolVar(&c.AuditContent, key("auditContent"), false, "record the first 64 KiB of each request and answer too, where they are not encrypted from end to end")
+	c.AuditMaxSize = 1 << 30
+	fs.Var(&c.AuditMaxSize, key("auditMaxSize"), "most disk that the record may take, such as 1Gi; the oldest lines go; 0: no bound")
+
 	fs.IntVar(&c.MaxParallelStarts, key("maxParallelStarts"), 0, "most sandboxes being made or resumed at once; 0: twice the number of cores")
 
 	fs.DurationVar(&c.SandboxCreateTimeout, key("sandboxCreateTimeout"), 2*time.Minute, "longest time that making a sandbox may take")

@@ -63,6 +63,9 @@ func (c *Config) BootstrapKeyPath() string { return filepath.Join(c.DataDir, "ke
 // RouterKeyPath is the private key that signs for managed sessions.
 func (c *Config) RouterKeyPath() string { return filepath.Join(c.DataDir, "keys", "router.pem") }
 
+// AuditDir is the folder of the audit record.
+func (c *Config) AuditDir() string { return filepath.Join(c.DataDir, "audit") }
+
 // ImageDir holds the imported images.
 func (c *Config) ImageDir() string { return filepath.Join(c.DataDir, "images") }
 

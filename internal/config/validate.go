@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// minAuditSize is the least AuditMaxSize in bytes: four files of a few lines each.
+const minAuditSize = 4 << 20
+
 // Error lists everything that is wrong with the settings.
 type Error struct {
 	Problems []string
@@ -61,7 +64,7 @@ func (c *Config) Validate() error {
 	oneOf("logFormat", c.LogFormat, "text", "json")
 	oneOf("platform", c.Platform, "systrap", "kvm", "auto")
 	for key, n := range map[string]int64{
-		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget), "snapshotBudget": int64(c.SnapshotBudget), "standby": int64(c.Standby),
+		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget), "snapshotBudget": int64(c.SnapshotBudget), "standby": int64(c.Standby), "auditMaxSize": int64(c.AuditMaxSize),
 		"maxSessionsPerOwner": int64(c.MaxSessionsPerOwner), "maxConcurrentRequests": int64(c.MaxConcurrentRequests),
 		"maxRequestsPerOwner": int64(c.MaxRequestsPerOwner), "maxCreateRatePerOwner": int64(c.MaxCreateRatePerOwner),
 		"maxConnections": int64(c.MaxConnections), "maxParallelStarts": int64(c.MaxParallelStarts),
@@ -76,6 +79,9 @@ func (c *Config) Validate() error {
 		if d <= 0 {
 			bad(key, "%v is not more than 0", d)
 		}
+	}
+	if 0 < c.AuditMaxSize && c.AuditMaxSize < minAuditSize {
+		bad("auditMaxSize", "%d is less than 4Mi", int64(c.AuditMaxSize))
 	}
 	if c.CheckpointRetention < 0 {
 		bad("checkpointRetention", "%v is less than 0", c.CheckpointRetention)

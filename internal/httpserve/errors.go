@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/httpguard"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -93,6 +94,8 @@ func AsError(err error) *api.Error {
 		{sandbox.ErrUnsupported, api.Errorf(http.StatusNotImplemented, api.CodeUnsupported, "what makes the sandboxes here cannot do that")},
 		{sandbox.ErrNotAllowed, api.Errorf(http.StatusServiceUnavailable, api.CodeSandboxNotAllowed,
 			"this machine does not allow sandboxes").WithHint("`agentcube doctor`, run on it, says why and what to do")},
+		{audit.ErrUnavailable, api.Errorf(http.StatusServiceUnavailable, api.CodeAuditUnavailable,
+			"the audit record cannot be written, and nothing is done unrecorded").WithHint("the server's log says why; most likely its disk is full")},
 		{sandbox.ErrDiskFull, api.Errorf(http.StatusInsufficientStorage, api.CodeDiskFull, "there is no room on disk for the state of a session")},
 		{context.DeadlineExceeded, api.Errorf(http.StatusGatewayTimeout, api.CodeSandboxTimeout, "request timed out")},
 		{context.Canceled, api.Errorf(StatusClientClosedRequest, api.CodeUnavailable, "client closed the request")},

@@ -174,9 +174,21 @@ func notWritten(file int, reason string) *api.Error {
 // postInit sends an init request. The answer is bounded, and empty where it is
 // not what PicoD answers.
 func (m *Manager) postInit(ctx context.Context, sandboxID, token string, body []byte) (status int, answer initAnswer, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+sandboxID+"/init", bytes.NewReader(body))
+	status, text, err := m.postAgent(ctx, sandboxID, "/init", token, body)
 	if err != nil {
-		return 0, answer, fmt.Errorf("make init request: %w", err)
+		return 0, answer, fmt.Errorf("init request: %w", err)
+	}
+	if json.Unmarshal(text, &answer) != nil {
+		answer = initAnswer{}
+	}
+	return status, answer, nil
+}
+
+// postAgent sends a request to the PicoD of a sandbox. The answer is bounded.
+func (m *Manager) postAgent(ctx context.Context, sandboxID, path, token string, body []byte) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+sandboxID+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+token)
@@ -188,17 +200,11 @@ func (m *Manager) postInit(ctx context.Context, sandboxID, token string, body []
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return 0, answer, fmt.Errorf("send init request: %w", err)
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err != nil {
-		return 0, answer, fmt.Errorf("read init answer: %w", err)
-	}
-	if json.Unmarshal(text, &answer) != nil {
-		answer = initAnswer{}
-	}
-	return resp.StatusCode, answer, nil
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	return resp.StatusCode, answer, err
 }
 
 func (m *Manager) bootstrapPEM() string {

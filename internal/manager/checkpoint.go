@@ -12,6 +12,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/volcano-sh/agentcube/api"
+	record "github.com/volcano-sh/agentcube/api/audit"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -68,6 +70,9 @@ func (m *Manager) Checkpoint(ctx context.Context, who auth.Principal, id string,
 		}
 		return session.Checkpoint{}, fmt.Errorf("record checkpoint: %w", err)
 	}
+	e := audit.Of(ctx, record.CheckpointCreated)
+	e.Owner, e.Session, e.Checkpoint = c.Owner, id, c.Name
+	m.cfg.Audit.Append(e)
 	m.log.Info("checkpoint made", "session", id, "owner", c.Owner, "checkpoint", c.Name, "bytes", c.SizeBytes)
 	return c, nil
 }
@@ -226,6 +231,9 @@ func (m *Manager) deleteCheckpoint(ctx context.Context, c session.Checkpoint) er
 	if err := m.cfg.Store.DeleteCheckpoint(ctx, c.Owner, c.Name, c.Snapshot); err != nil {
 		return err
 	}
+	e := audit.Of(ctx, record.CheckpointDeleted)
+	e.Owner, e.Checkpoint = c.Owner, c.Name
+	m.cfg.Audit.Append(e)
 	m.log.Info("checkpoint removed", "owner", c.Owner, "checkpoint", c.Name)
 	m.dropSnapshot(c.Snapshot)
 	return nil

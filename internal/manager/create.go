@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -75,7 +76,7 @@ func (m *Manager) createOnce(ctx context.Context, owner auth.Principal, req Requ
 
 // make makes the session of a plan that has its slot.
 func (m *Manager) make(ctx context.Context, p plan) (session.Session, error) {
-	c, ctxBuild, err := m.register(p.record)
+	c, ctxBuild, err := m.register(ctx, p.record)
 	if err != nil {
 		m.slots.release(p.record.SandboxID)
 		return session.Session{}, err
@@ -113,13 +114,13 @@ func (m *Manager) whenFull(ctx context.Context, rec session.Session, full error)
 
 // register announces a creation to the rest of the Manager, before its record
 // exists, so that nobody takes the record for a forgotten one.
-func (m *Manager) register(rec session.Session) (*creation, context.Context, error) {
+func (m *Manager) register(asked context.Context, rec session.Session) (*creation, context.Context, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closing {
 		return nil, nil, unavailable()
 	}
-	ctx, cancel := context.WithCancelCause(m.base)
+	ctx, cancel := context.WithCancelCause(audit.WithCause(m.base, audit.CauseOf(asked)))
 	c := &creation{keyed: rec.IdempotencyKey != "", cancel: cancel, done: make(chan struct{}), waiting: 1}
 	m.creations[rec.ID] = c
 	return c, ctx, nil
@@ -139,6 +140,9 @@ func (m *Manager) build(ctx context.Context, c *creation, p plan) {
 	timed, stop := context.WithTimeout(ctx, m.cfg.CreateTimeout)
 	defer stop()
 	result, err := m.makeSandbox(timed, p)
+	if err == nil {
+		m.auditCreated(ctx, p, result)
+	}
 	switch {
 	case err != nil:
 		err = m.explain(timed, err)

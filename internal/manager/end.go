@@ -29,7 +29,9 @@ type ending struct {
 // end marks a session as ended; of several that try, one succeeds and the
 // others get errAlreadyEnded.
 func (m *Manager) end(ctx context.Context, e ending) (session.Session, error) {
+	running := false
 	rec, err := m.cfg.Store.Update(ctx, e.id, func(s *session.Session) error {
+		running = s.State == api.StateRunning
 		if s.Ended() {
 			return errAlreadyEnded
 		}
@@ -48,6 +50,7 @@ func (m *Manager) end(ctx context.Context, e ending) (session.Session, error) {
 	if err != nil {
 		return session.Session{}, fmt.Errorf("end session: %w", err)
 	}
+	m.auditEnded(ctx, rec, running)
 	m.cfg.SessionChanged(rec)
 	m.interrupt(rec.ID)
 	m.log.Info("session ended", "session", rec.ID, "fate", string(rec.Fate), "reason", rec.Reason)
@@ -186,6 +189,7 @@ func (m *Manager) removeOnce(sandboxID string, end *ending) error {
 			endErr = nil
 		}
 	}
+	m.sealEnded(ctx, sandboxID)
 	if err := m.cfg.Driver.Delete(ctx, sandboxID); err != nil {
 		return errors.Join(endErr, err)
 	}

@@ -112,7 +112,7 @@ func forkPlans(rec session.Session, req api.ForkRequest, now time.Time) ([]plan,
 		}
 		plans[i] = plan{
 			record:   moldOfSession(rec).record(rec.Owner, rec.Auth, key, req.TTL, req.Metadata, now),
-			together: all,
+			together: all, parent: rec.ID,
 		}
 	}
 	return plans, nil

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -87,12 +88,22 @@ func (m *Manager) authenticated(oneOf auth.Scopes, h handler) http.Handler {
 	return httpserve.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		who, err := m.cfg.Authenticator.Authenticate(r)
 		if err != nil {
+			m.auditStranger(r, err)
 			return err
 		}
-		if err := who.Need(oneOf); err != nil {
-			return err
+		r = r.WithContext(audit.WithCause(r.Context(), audit.Cause{
+			Actor: who.Name, RequestID: httpserve.RequestID(r.Context()), From: r.RemoteAddr,
+		}))
+		if err = who.Need(oneOf); err == nil && r.Method == http.MethodPost {
+			err = m.cfg.Audit.Ready()
 		}
-		return h(w, r, who)
+		if err == nil {
+			err = h(w, r, who)
+		}
+		if err != nil {
+			m.auditRefused(r, err)
+		}
+		return err
 	})
 }
 

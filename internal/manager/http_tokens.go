@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	record "github.com/volcano-sh/agentcube/api/audit"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 )
@@ -45,6 +47,9 @@ func (m *Manager) createToken(w http.ResponseWriter, r *http.Request, who auth.P
 	if !rec.ExpiresAt.IsZero() {
 		expires = rec.ExpiresAt.Format(time.RFC3339)
 	}
+	e := audit.Of(r.Context(), record.TokenCreated)
+	e.Token, e.Scopes = rec.Name, rec.Scopes.String()
+	m.cfg.Audit.Append(e)
 	m.log.Info("token created", "token", rec.Name, "scopes", rec.Scopes.String(), "expires", expires, "by", who.Name)
 	httpserve.WriteJSON(w, http.StatusOK, api.CreatedToken{Token: token, Info: rec.API()})
 	return nil
@@ -92,6 +97,9 @@ func (m *Manager) revokeToken(w http.ResponseWriter, r *http.Request, who auth.P
 		return err
 	}
 	m.cfg.TokenRevoked(name)
+	e := audit.Of(ctx, record.TokenRevoked)
+	e.Token = rec.Name
+	m.cfg.Audit.Append(e)
 	m.log.Info("token revoked", "token", rec.Name, "by", who.Name)
 	httpserve.WriteJSON(w, http.StatusOK, rec.API())
 	return nil

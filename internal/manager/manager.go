@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -45,6 +46,8 @@ type Config struct {
 	Clock *session.Clock
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
+	// Audit gets what is done here; nil means that nothing is recorded.
+	Audit audit.Recorder
 	// SessionChanged, when set, is called with every record that the Manager
 	// has changed, after the store has it. It must not block.
 	SessionChanged func(session.Session)
@@ -115,14 +118,17 @@ type Manager struct {
 	work     sync.WaitGroup // creations and removals
 	tries    chan struct{}  // bounds removals that run at a time
 
+	strangers audit.Strangers
+
 	mu          sync.Mutex
 	closing     bool
-	creations   map[string]*creation   // by session id
-	transitions map[string]*transition // by session id
-	removals    map[string]*removal    // by sandbox id
-	snapshots   map[string]bool        // being made or used, by name
-	names       map[checkpointKey]bool // of checkpoints being made
-	pools       []sandbox.Pool         // as the driver was told last
+	creations   map[string]*creation       // by session id
+	transitions map[string]*transition     // by session id
+	removals    map[string]*removal        // by sandbox id
+	snapshots   map[string]bool            // being made or used, by name
+	names       map[checkpointKey]bool     // of checkpoints being made
+	unsealed    map[string]session.Session // ended, and not asked for their record yet, by sandbox id
+	pools       []sandbox.Pool             // as the driver was told last
 }
 
 // maxParallelRemovals keeps a burst of expiring sessions from taking the whole machine.
@@ -137,6 +143,9 @@ func New(cfg Config) *Manager {
 	setDefault(&cfg.Retention, 24*time.Hour)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.Audit == nil {
+		cfg.Audit = audit.Nothing{}
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = session.NewClock()
@@ -160,7 +169,7 @@ func New(cfg Config) *Manager {
 		rates: newRates(cfg.MaxCreateRate), base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
 		starts: newTurns(cfg.MaxParallelStarts), saves: newTurns(cfg.MaxParallelStarts), agreed: auth.NewAgreements(),
 		creations: map[string]*creation{}, transitions: map[string]*transition{}, removals: map[string]*removal{},
-		snapshots: map[string]bool{}, names: map[checkpointKey]bool{},
+		unsealed: map[string]session.Session{}, snapshots: map[string]bool{}, names: map[checkpointKey]bool{},
 	}
 	m.routes = m.newRoutes()
 	return m

@@ -56,6 +56,8 @@ type plan struct {
 	given  given
 	// together, when set, is waited for before the session counts as running.
 	together *together
+	// parent is the session that this one is a fork of, or "".
+	parent string
 }
 
 func (m *Manager) plan(ctx context.Context, owner auth.Principal, req Request, now time.Time) (plan, error) {

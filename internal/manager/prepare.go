@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	record "github.com/volcano-sh/agentcube/api/audit"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 )
@@ -51,6 +53,11 @@ func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, _ auth.Princip
 		case step := <-steps:
 			out.write(api.PrepareStep{Step: step})
 		case err := <-done:
+			if err == nil {
+				e := audit.Of(r.Context(), record.TemplatePrepared)
+				e.Template = tmpl.Namespace + "/" + tmpl.Name
+				m.cfg.Audit.Append(e)
+			}
 			for len(steps) > 0 {
 				out.write(api.PrepareStep{Step: <-steps})
 			}

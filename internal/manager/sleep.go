@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	record "github.com/volcano-sh/agentcube/api/audit"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -70,7 +72,7 @@ type transition struct {
 // a time; who asks for the same one waits for the same one.
 func (m *Manager) transit(ctx context.Context, id string, c change) (session.Session, error) {
 	for {
-		t, same, err := m.join(id, c)
+		t, same, err := m.join(ctx, id, c)
 		if err != nil {
 			return session.Session{}, err
 		}
@@ -86,7 +88,7 @@ func (m *Manager) transit(ctx context.Context, id string, c change) (session.Ses
 }
 
 // join finds the transition of a session, or begins one.
-func (m *Manager) join(id string, c change) (t *transition, same bool, err error) {
+func (m *Manager) join(asked context.Context, id string, c change) (t *transition, same bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if t := m.transitions[id]; t != nil {
@@ -95,7 +97,7 @@ func (m *Manager) join(id string, c change) (t *transition, same bool, err error
 	if m.closing {
 		return nil, false, unavailable()
 	}
-	ctx, cancel := context.WithCancelCause(m.base)
+	ctx, cancel := context.WithCancelCause(audit.WithCause(m.base, audit.CauseOf(asked)))
 	t = &transition{name: c.name, cancel: cancel, done: make(chan struct{})}
 	m.transitions[id] = t
 	m.work.Go(func() {
@@ -175,6 +177,7 @@ func (m *Manager) pause(ctx context.Context, id string, by session.PausedBy) (se
 	case idling && !rec.PauseDue(m.clock.Now()):
 		return session.Session{}, errAwake
 	case rec.State == api.StateRunning:
+		m.attest(ctx, rec)
 		if err := m.cfg.Driver.Pause(ctx, rec.SandboxID); err != nil {
 			return session.Session{}, m.unchanged(rec, "pause", err)
 		}
@@ -200,6 +203,7 @@ func (m *Manager) recordPaused(ctx context.Context, rec session.Session, by sess
 		return session.Session{}, fmt.Errorf("record pause: %w", err)
 	}
 	m.slots.sleep(rec.SandboxID)
+	m.audit(ctx, record.SessionPaused, rec)
 	m.cfg.SessionChanged(rec)
 	m.log.Info("session paused", "session", rec.ID, "by", string(by))
 	return rec, nil
@@ -259,6 +263,7 @@ func (m *Manager) recordRunning(ctx context.Context, rec session.Session) (sessi
 	if err != nil {
 		return session.Session{}, fmt.Errorf("record resume: %w", err)
 	}
+	m.audit(ctx, record.SessionResumed, rec)
 	m.cfg.SessionChanged(rec)
 	return rec, nil
 }

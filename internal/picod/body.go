@@ -41,7 +41,9 @@ func (q *request) readJSON(into any) *problem {
 	if p != nil {
 		return p
 	}
-	if err := claims.CheckBody(hashOf(body)); err != nil {
+	sum := hashOf(body)
+	q.note.input(int64(len(body)), sum)
+	if err := claims.CheckBody(sum); err != nil {
 		return refused(err)
 	}
 	// Like the original: the first value counts, what follows it does not.

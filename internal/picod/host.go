@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/volcano-sh/agentcube/internal/hostlink"
+	"github.com/volcano-sh/agentcube/internal/picod/journal"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
 	"github.com/volcano-sh/agentcube/internal/trunk"
 )
@@ -237,6 +238,7 @@ func (s *Server) assume(id hostlink.Identity) error {
 	if err := s.gate.Assume(cfg); err != nil {
 		return err
 	}
+	s.journal.Store(new(journal.Journal))
 	if err := unix.Sethostname([]byte(id.Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}

@@ -155,6 +155,9 @@ func (q *request) authorize() (token.Claims, *problem) {
 	if err != nil {
 		return claims, refused(err)
 	}
+	if claims.Bound {
+		q.note.signature(strings.TrimPrefix(q.authorization(), "Bearer "))
+	}
 	return claims, nil
 }
 

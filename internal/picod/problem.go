@@ -32,6 +32,7 @@ func fault(status int, reason, text string) *problem {
 
 // fail answers with a problem.
 func (q *request) fail(p *problem) {
+	q.note.code(p.reason)
 	body := struct {
 		Error     string `json:"error"`
 		Code      int    `json:"code,omitempty"`
@@ -65,6 +66,7 @@ func (q *request) reply(status int, isError bool, body any) {
 	if err != nil { // every body is made of texts and numbers
 		panic(fmt.Errorf("encode answer: %w", err))
 	}
+	q.note.answer(text)
 	h := q.w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	if q.r.URL.Path != "/health" && (isError || len(text) >= gzipFrom) {

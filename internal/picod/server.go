@@ -10,10 +10,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/httpguard"
 	"github.com/volcano-sh/agentcube/internal/picod/jail"
+	"github.com/volcano-sh/agentcube/internal/picod/journal"
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
 	"github.com/volcano-sh/agentcube/internal/picod/zygote"
@@ -34,6 +36,9 @@ type Server struct {
 	bodies  chan struct{} // large bodies in memory
 	writers gzipPool
 	started time.Time
+	// journal is the record of the session's encrypted requests; a copy of the
+	// sandbox begins with another.
+	journal atomic.Pointer[journal.Journal]
 }
 
 // New returns a Server for a valid Config.
@@ -47,7 +52,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	if cfg.RunAs != nil {
 		runner.User = &proc.User{UID: cfg.RunAs.UID, GID: cfg.RunAs.GID}
 	}
-	return &Server{
+	s := &Server{
 		cfg: cfg, log: log, started: time.Now(),
 		gate: token.New(token.Config{
 			Bootstrap: cfg.Bootstrap, Router: cfg.RouterKey, SandboxID: cfg.SandboxID,
@@ -57,7 +62,9 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		slots:   make(chan struct{}, cfg.MaxConcurrent),
 		bodies:  make(chan struct{}, maxLargeBodies),
 		writers: make(gzipPool, 4),
-	}, nil
+	}
+	s.journal.Store(new(journal.Journal))
+	return s, nil
 }
 
 // Open makes the workspace and gets everything that commands need.
@@ -208,6 +215,9 @@ func (s *Server) Handler() http.Handler {
 		h.Set("Cache-Control", "no-store")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
+		if r.TLS != nil {
+			defer q.record()()
+		}
 		route := q.route()
 		if route == nil {
 			http.NotFound(w, r)
@@ -231,6 +241,7 @@ type request struct {
 	r     *http.Request
 	id    string
 	large bool // it holds one of the places for large bodies
+	note  note
 }
 
 // route finds the handler, or nil. Nothing but exact methods and paths is
@@ -242,6 +253,10 @@ func (q *request) route() func() *problem {
 		return q.health
 	case method == http.MethodPost && path == "/init" && q.gate.CanInitialize():
 		return q.initialize
+	case method == http.MethodPost && path == "/seal" && q.gate.CanInitialize():
+		return q.seal
+	case method == http.MethodGet && path == "/api/audit":
+		return q.auditRecord
 	case method == http.MethodPost && path == "/api/execute":
 		return q.execute
 	case method == http.MethodPost && path == "/api/files":

@@ -144,6 +144,7 @@ func (q *request) uploadMultipart() *problem {
 	if p := f.receive(parts); p != nil {
 		return p
 	}
+	q.note.form(f)
 	if p := f.verify(claims); p != nil {
 		return p
 	}

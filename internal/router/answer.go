@@ -64,6 +64,7 @@ func modifyResponse(resp *http.Response) error {
 			resp.Header.Del(name)
 		}
 	}
+	c.recording.answered(resp)
 	return nil
 }
 

@@ -29,6 +29,8 @@ type call struct {
 	keepAuth      bool
 	// enough ends the wish that its session runs, which entering replaces.
 	enough func()
+	// recording is what will be recorded of it.
+	recording *recording
 }
 
 type callKey struct{}
@@ -105,7 +107,9 @@ func (t callTransport) RoundTrip(r *http.Request) (*http.Response, error) { retu
 // proxyFailed answers when no answer came from the sandbox.
 func (rt *Router) proxyFailed(w http.ResponseWriter, r *http.Request, err error) {
 	c := callOf(r.Context())
-	httpserve.WriteError(w, r, rt.unreachable(r.Context(), c, err))
+	err = rt.unreachable(r.Context(), c, err)
+	c.recording.failed(err)
+	httpserve.WriteError(w, r, err)
 }
 
 const bufferSize = 64 << 10

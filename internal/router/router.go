@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -60,6 +61,10 @@ type Config struct {
 	Clock *session.Clock
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
+	// Audit gets what passes here; nil means that nothing is recorded.
+	Audit audit.Recorder
+	// AuditContent has the beginnings of requests and answers recorded too.
+	AuditContent bool
 	// MaxConcurrent bounds requests under way; more are answered 429 at once.
 	// 0 means no bound.
 	MaxConcurrent int
@@ -78,14 +83,15 @@ type Config struct {
 // Router is the data plane. It keeps what it knows of running sessions in
 // memory: SessionChanged has to be called with every change of a record.
 type Router struct {
-	cfg      Config
-	log      *slog.Logger
-	proxy    *httputil.ReverseProxy
-	targets  *targets
-	owners   *owners
-	inFlight atomic.Int64
-	spliced  atomic.Int64 // connections that are carried unread
-	buffers  *bufferPool
+	cfg       Config
+	log       *slog.Logger
+	proxy     *httputil.ReverseProxy
+	targets   *targets
+	owners    *owners
+	strangers audit.Strangers
+	inFlight  atomic.Int64
+	spliced   atomic.Int64 // connections that are carried unread
+	buffers   *bufferPool
 	// draining ends when no new requests are taken any more.
 	draining context.Context
 	drain    context.CancelFunc
@@ -95,6 +101,9 @@ type Router struct {
 func New(cfg Config) *Router {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.Audit == nil {
+		cfg.Audit = audit.Nothing{}
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = session.NewClock()
@@ -182,13 +191,18 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 		return httpserve.Overloaded()
 	}
 	defer rt.inFlight.Add(-1)
+	if err := rt.cfg.Audit.Ready(); err != nil {
+		return err
+	}
 	v, r := rt.owners.visit(r)
 	defer v.end()
 	c, err := rt.begin(w, r, v, inv)
 	if err != nil || c == nil {
-		return afterRevocation(r.Context(), err)
+		return rt.notBegun(r, afterRevocation(r.Context(), err))
 	}
 	defer c.finish(r.Context())
+	c.recording = rt.newRecording(c, r)
+	defer c.recording.finish()
 	if c.authorization != "" {
 		defer c.target.tokens.signAhead()()
 	}
@@ -197,6 +211,18 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	rt.proxy.ServeHTTP(newAnswer(w, c), r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 	return nil
+}
+
+// notBegun records that a request did not come to a sandbox, and returns its error.
+// Without one it was answered as PicoD refuses.
+func (rt *Router) notBegun(r *http.Request, err error) error {
+	if err == nil {
+		rt.auditRefused(r, 0, "")
+		return nil
+	}
+	known := httpserve.AsError(err)
+	rt.auditRefused(r, known.Status, string(known.Code))
+	return err
 }
 
 // begin admits a request and counts it as under way in its session. A nil call
@@ -305,7 +331,7 @@ func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, v *visit, inv
 	if err != nil {
 		return nil, err
 	}
-	rec, err := rt.cfg.Creator.CreateManaged(r.Context(), who, inv.kind, inv.namespace, inv.name)
+	rec, err := rt.cfg.Creator.CreateManaged(caused(r, who.Name), who, inv.kind, inv.namespace, inv.name)
 	if err != nil {
 		return nil, createError(inv, err)
 	}
@@ -331,7 +357,7 @@ func (rt *Router) callTo(t *target, rec session.Session, inv invocation, r *http
 		}
 	}()
 	if t == nil {
-		if t, rec, err = rt.awaken(r.Context(), rec); err != nil {
+		if t, rec, err = rt.awaken(caused(r, actorOf(rec)), rec); err != nil {
 			return nil, err
 		}
 	}

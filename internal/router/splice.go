@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
+	record "github.com/volcano-sh/agentcube/api/audit"
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
@@ -44,6 +46,10 @@ func (rt *Router) Splice(ctx context.Context, conn net.Conn) {
 		alert(conn, alertInternal)
 		return
 	}
+	if rt.cfg.Audit.Ready() != nil {
+		alert(conn, alertInternal)
+		return
+	}
 	name, hello, err := readHello(ctx, conn)
 	if err != nil {
 		return
@@ -64,6 +70,10 @@ func (rt *Router) Splice(ctx context.Context, conn net.Conn) {
 		return
 	}
 	defer s.end(context.WithoutCancel(ctx))
+	began, from := time.Now(), conn.RemoteAddr().String()
+	s.auditTunnel(record.TunnelOpened, from, 0)
+	defer func() { s.auditTunnel(record.TunnelClosed, from, time.Since(began)) }()
+	s.sent.Add(int64(len(hello)))
 	if _, err := s.sandbox.Write(hello); err != nil {
 		return
 	}
@@ -123,7 +133,8 @@ type splice struct {
 	rt      *Router
 	target  *target
 	sandbox net.Conn
-	passed  atomic.Int64 // bytes, both ways
+	// Bytes that passed, as the client sees it.
+	sent, received atomic.Int64
 
 	mu     sync.Mutex
 	active bool        // it counts as a request under way
@@ -144,7 +155,8 @@ func (rt *Router) open(ctx context.Context, id string) (*splice, error) {
 			return nil, unknownSession(id)
 		}
 		if t == nil {
-			if t, _, err = rt.awaken(ctx, rec); err != nil {
+			// Whose connection it is, the two ends know.
+			if t, _, err = rt.awaken(audit.WithCause(ctx, audit.Cause{}), rec); err != nil {
 				return nil, err
 			}
 		}
@@ -239,16 +251,16 @@ func (s *splice) carry(ctx context.Context, client net.Conn) {
 	defer stop()
 	defer context.AfterFunc(s.rt.draining, s.drained)()
 	var wg sync.WaitGroup
-	copyTo := func(to, from net.Conn) {
+	copyTo := func(to, from net.Conn, passed *atomic.Int64) {
 		buf := s.rt.buffers.Get()
 		defer s.rt.buffers.Put(buf)
-		_, _ = io.CopyBuffer(writerOnly{to}, &movingReader{from, s, ctx}, buf)
+		_, _ = io.CopyBuffer(writerOnly{to}, &movingReader{from, s, ctx, passed}, buf)
 		// The end of one direction is the end: TLS says goodbye by itself.
 		client.Close()
 		s.sandbox.Close()
 	}
-	wg.Go(func() { copyTo(s.sandbox, client) })
-	copyTo(client, s.sandbox)
+	wg.Go(func() { copyTo(s.sandbox, client, &s.sent) })
+	copyTo(client, s.sandbox, &s.received)
 	wg.Wait()
 }
 
@@ -258,14 +270,15 @@ type writerOnly struct{ io.Writer }
 // movingReader notes what passes.
 type movingReader struct {
 	net.Conn
-	s   *splice
-	ctx context.Context
+	s      *splice
+	ctx    context.Context
+	passed *atomic.Int64
 }
 
 func (r *movingReader) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
 	if n > 0 {
-		r.s.passed.Add(int64(n))
+		r.passed.Add(int64(n))
 		if !r.s.move(r.ctx) {
 			return 0, session.ErrNotFound
 		}

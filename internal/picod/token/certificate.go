@@ -61,6 +61,43 @@ func (g *Gate) CertificatePEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.certificate.Certificate[0]}))
 }
 
+// Statements returns the session whose PicoD this is, and the key of its certificate,
+// with which it signs what it says of its session. Without a certificate the key is nil.
+func (g *Gate) Statements() (session string, key *ecdsa.PrivateKey) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.certificate == nil {
+		return "", nil
+	}
+	key, _ = g.certificate.PrivateKey.(*ecdsa.PrivateKey)
+	return g.session.ID, key
+}
+
+// SealPurpose is the purpose claim of tokens with which the control plane asks for a
+// statement.
+const SealPurpose = "sandbox_seal"
+
+// CheckSeal verifies the Authorization header of who asks for a statement.
+func (g *Gate) CheckSeal(header string) error {
+	now := g.known()
+	if now.cfg.Bootstrap == nil {
+		return ErrNoBootstrap
+	}
+	if now.session == nil {
+		return ErrNotInitialized
+	}
+	claims, err := g.verify(header, now.cfg.Bootstrap)
+	switch {
+	case err != nil:
+		return err
+	case claims.text("purpose") != SealPurpose:
+		return invalid("token is for another purpose")
+	case claims.text("sandboxId") != now.cfg.SandboxID || claims.text("sessionId") != now.session.ID:
+		return invalid("token is for another sandbox")
+	}
+	return nil
+}
+
 // TLS is how connections to this PicoD are encrypted: TLS 1.3, with the session's
 // certificate at this end and one of the session's key at the other. Nobody is let
 // in before there is a session of a client's key.

@@ -8,6 +8,7 @@ Example::
         print(client.run_code("python", "print('hello')"))
 """
 
+from ._audit import AuditRecord
 from ._client import CodeInterpreterClient
 from ._results import Checkpoint, CommandResult, FileInfo
 from ._version import __version__
@@ -45,6 +46,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AgentCubeError",
+    "AuditRecord",
     "AuthenticationError",
     "BadRequestError",
     "Checkpoint",

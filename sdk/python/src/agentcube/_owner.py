@@ -6,6 +6,7 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
+from ._audit import AuditRecord
 from ._results import Checkpoint
 from ._session import Session
 from ._settings import check_checkpoint, check_ttl
@@ -211,6 +212,30 @@ class SessionOwner:
         """
         check_checkpoint(name)
         return self._session.checkpoint(name)
+
+    def audit_record(self, after: int = 0) -> AuditRecord:
+        """What the agent in the sandbox has recorded of the session: every request, once.
+
+        It is checked: the agent has signed where it ends, and each line is tied to the one
+        before, so that whoever is in between can neither change nor shorten it. It holds
+        digests of what was sent and answered, and neither of the two. The agent keeps the last
+        4 MiB of lines, some thousands; who needs all of a long session fetches them in time.
+
+        Args:
+            after: Leave out what is up to and with the line of this number. ``head`` of the
+                record that was fetched last begins with it.
+
+        Raises:
+            NotSupportedError: The session is not reached encrypted; the server has the record.
+            NotFoundError: The agent is too old to keep one.
+            InvalidResponseError: The record is not whole, or not of this session.
+            AgentCubeError: Any other failure.
+        """
+        if isinstance(after, bool) or not isinstance(after, int):
+            raise TypeError(f"after is a whole number, not {type(after).__name__}")
+        if after < 0:
+            raise ValueError(f"after is 0 or more, not {after}")
+        return self._session.audit_record(after)
 
     def list_checkpoints(self) -> list[Checkpoint]:
         """All checkpoints of this caller, newest first. Begins no session.

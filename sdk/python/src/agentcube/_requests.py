@@ -198,6 +198,11 @@ def list_files(settings: Settings, session_id: str, path: str) -> Request:
     return _data(settings, session_id, "GET", "/api/files", query=query)
 
 
+def audit_record(settings: Settings, session_id: str, after: int) -> Request:
+    """Read the session's own record."""
+    return _data(settings, session_id, "GET", "/api/audit", query=f"after={after}")
+
+
 def remote_path(path: str, what: str = "remote_path") -> str:
     """Check a path in the sandbox. Relative ones begin at the workspace.
 

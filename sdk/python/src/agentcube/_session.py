@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from . import _requests, _responses
+from . import _audit, _requests, _responses
+from ._audit import AuditRecord
 from ._auth import BearerTokens, FormSigner, SessionKey, agreement_claims, request_claims
 from ._forms import Multipart
 from ._http import Response, Transport, TransportError
@@ -229,6 +230,16 @@ class Session:
         """Remove a checkpoint; needs no session."""
         self._check_open()
         self._once(_requests.delete_checkpoint(self.settings, name))
+
+    def audit_record(self, after: int) -> AuditRecord:
+        """The record that the agent in the sandbox keeps of this session."""
+        session_id = self.ensure()
+        if self._channel is None:
+            raise NotSupportedError("the session is not reached encrypted: it keeps no record")
+        body = self.call(_requests.audit_record(self.settings, session_id, after))
+        return _audit.parse(
+            body.decode("utf-8", "replace"), self._channel.secure.certificate, session_id
+        )
 
     def _check_open(self) -> None:
         if self._closed:
