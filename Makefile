@@ -16,6 +16,7 @@ PICOD     := $(PROGRAMS)/picod
 SENTRY    := $(PROGRAMS)/gvisor_sentry.gz
 IMAGE     := build/images/python.oci.tar
 VENV      := build/venv
+KUBERNETES := build/kubernetes
 LINT      := build/tools/golangci-lint
 VULN      := build/tools/govulncheck
 ADDR      ?= 127.0.0.1:8080
@@ -84,6 +85,12 @@ generate: ## make generated files again: the filters of gVisor's kernel (takes m
 .PHONY: image
 image: deps ## make the default image (cached while its recipe is unchanged)
 	@images/python/build.sh $(IMAGE)
+
+# They are kept outside the tree, where other checkouts find them: see build.sh.
+.PHONY: kubernetes-binaries
+kubernetes-binaries: deps ## build the Kubernetes that tests run on (some ten minutes the first time)
+	@scripts/deps.sh libseccomp-dev nftables pkg-config
+	@test/kubernetes/binaries/build.sh $(KUBERNETES)
 
 .PHONY: build-python-sdk
 build-python-sdk: venv ## build the Python SDK's wheel and sdist into sdk/python/dist

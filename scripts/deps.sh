@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that AgentCube is built, tested and run with.
-# Does nothing, and asks no package server, when they are there.
+# Installs the Debian packages that AgentCube is built, tested and run with, and
+# those that are named. Does nothing, and asks no package server, when they are there.
 set -euo pipefail
 
-packages=(erofs-utils mmdebstrap debian-archive-keyring ca-certificates git gcc libc6-dev)
+packages=(erofs-utils mmdebstrap debian-archive-keyring ca-certificates git gcc libc6-dev "$@")
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 python3 -c 'import pip' 2>/dev/null || packages+=(python3-pip)
 

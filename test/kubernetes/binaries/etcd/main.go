@@ -1,0 +1,10 @@
+// Command etcd is etcd: its own main cannot be built outside its repository.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }
