@@ -32,6 +32,7 @@ $(shell $(GO) list -f '{{.ImportPath}} {{join .Deps " "}}' ./... | \
 	awk '$$1 !~ /\/test\// && (/ gvisor\.dev\/gvisor\// ? "=" : "!=") == "$(1)" {print $$1}')
 endef
 E2E_FLAGS ?=
+KUBERNETES_FLAGS ?=
 
 FUZZTIME ?= 10s
 FUZZ     ?= .
@@ -142,7 +143,17 @@ test-e2e: build image venv ## end-to-end tests on the real binary and real sandb
 	@[[ -r "$(SDK_README)" ]] || { echo "test-e2e: $(SDK_README) is missing: its code blocks are part of the tests; name it with SDK_README=FILE" >&2; exit 1; }
 	@AGENTCUBE_BIN=$(CURDIR)/$(AGENTCUBE) AGENTCUBE_IMAGE=$(CURDIR)/$(IMAGE) \
 	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
-	 $(GO) test -count 1 -timeout 20m $(E2E_FLAGS) ./test/...
+	 $(GO) test -count 1 -timeout 20m $(E2E_FLAGS) $$($(GO) list ./test/... | grep -v /test/kubernetes/)
+
+# One package after the other, as each has the machine's memory in mind.
+.PHONY: test-kubernetes
+test-kubernetes: kubernetes-binaries ## tests on a real Kubernetes of one node, which they start and stop
+	@echo "==> tests on Kubernetes"
+	@AGENTCUBE_KUBERNETES=$(CURDIR)/$(KUBERNETES) $(GO) test -p 1 -count 1 -timeout 20m $(KUBERNETES_FLAGS) ./test/kubernetes/...
+
+.PHONY: kubernetes
+kubernetes: kubernetes-binaries ## run a shell with a Kubernetes of one node, for as long as the shell runs
+	@$(GO) run ./test/kubernetes/cmd/cluster --binaries $(KUBERNETES) --tier services
 
 .PHONY: bench
 bench: build image ## measure, beside references

@@ -1,24 +1,32 @@
 // Command pause keeps a Pod's namespaces: it does nothing until it is told to
-// end, and buries processes that nobody else waits for. It says on which kernel
-// it runs, at its start and, with the argument `kernel`, instead of waiting, so
-// that it also serves as a container that tests can look into.
+// end, and buries processes that nobody else waits for.
+//
+// It also serves as a container that tests can look into: at its start and, with
+// the argument `kernel`, instead of waiting it says on which kernel it runs, and
+// with `dial HOST:PORT` whether it gets a connection there.
 package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "dial" {
+		dial(os.Args[2])
+		return
+	}
 	var name syscall.Utsname
 	if err := syscall.Uname(&name); err != nil {
 		fmt.Fprintf(os.Stderr, "pause: read kernel's name: %v\n", err)
 		os.Exit(1)
 	}
 	fmt.Printf("kernel %s\n", text(name.Release))
-	if len(os.Args) > 1 && os.Args[1] == "kernel" {
+	if len(os.Args) == 2 && os.Args[1] == "kernel" {
 		return
 	}
 	signals := make(chan os.Signal, 8)
@@ -33,6 +41,16 @@ func main() {
 			}
 		}
 	}
+}
+
+func dial(address string) {
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	conn.Close()
+	fmt.Println("connected")
 }
 
 // text is what is before the first zero.
