@@ -145,7 +145,7 @@ test-e2e: build image venv ## end-to-end tests on the real binary and real sandb
 	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
 	 $(GO) test -count 1 -timeout 20m $(E2E_FLAGS) $$($(GO) list ./test/... | grep -v /test/kubernetes/)
 
-# One package after the other, as each has the machine's memory in mind.
+# One package after the other: a cluster takes all of a small machine to start.
 .PHONY: test-kubernetes
 test-kubernetes: kubernetes-binaries ## tests on a real Kubernetes of one node, which they start and stop
 	@echo "==> tests on Kubernetes"

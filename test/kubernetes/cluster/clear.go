@@ -15,8 +15,8 @@ import (
 )
 
 // clearNode ends what the node has started and removes what that leaves, once
-// kubelet and containerd are gone: processes of the binaries and those in the
-// control groups of Pods, their mounts, links and groups.
+// kubelet and containerd are gone: what runs containers and what is in the control
+// groups of Pods, their mounts, links and groups.
 func (c *Cluster) clearNode() error {
 	place, err := os.ReadFile(placeFile)
 	if err != nil {
@@ -37,14 +37,14 @@ func (c *Cluster) clearNode() error {
 	return errors.Join(c.unmount(), unplug(), removeGroups(filepath.Join(string(place), "kubepods")))
 }
 
-// ofNode lists the processes that belong to the node: what runs a binary of the
-// cluster, and what is in a control group of its place.
+// ofNode lists the processes that the node has left: those that run one of its
+// programs, and those in a control group of its place.
 func (c *Cluster) ofNode(place string) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
-	binaries := c.realBinaries()
+	programs := c.nodePrograms()
 	var pids []int
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -53,19 +53,19 @@ func (c *Cluster) ofNode(place string) []int {
 		}
 		exe, _ := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
 		groups, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cgroup"))
-		if slices.Contains(binaries, exe) || strings.Contains(string(groups), ":/"+place+"/") {
+		if slices.Contains(programs, exe) || strings.Contains(string(groups), ":/"+place+"/") {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-// realBinaries lists what the names in the folder of binaries stand for.
-func (c *Cluster) realBinaries() []string {
-	names, _ := filepath.Glob(filepath.Join(c.binaries, "*"))
+// nodePrograms lists what the names of those binaries stand for that run containers
+// and are no components of the cluster, but started by one.
+func (c *Cluster) nodePrograms() []string {
 	var out []string
-	for _, name := range names {
-		if path, err := filepath.EvalSymlinks(name); err == nil {
+	for _, name := range []string{"containerd-shim-runc-v2", "containerd-shim-runsc-v1", "runc", "runsc", "bridge", "host-local"} {
+		if path, err := filepath.EvalSymlinks(filepath.Join(c.binaries, name)); err == nil {
 			out = append(out, path)
 		}
 	}

@@ -23,8 +23,9 @@ type Options struct {
 	// Controllers adds the controller manager and the scheduler. Without them
 	// nothing acts on resources, and Pods need no service account.
 	Controllers bool
-	// Node adds a node that runs Pods, with the RuntimeClass "gvisor" beside its
-	// default, runc; it implies Controllers. Start must be called inside Enter.
+	// Node adds a node that runs Pods, with the RuntimeClass GVisor beside its
+	// default, runc; it implies Controllers. Start must be called inside Enter,
+	// where there may be one node at a time.
 	Node bool
 	// Services adds kube-proxy, so that Pods reach services, the API server among
 	// them, by their addresses; it implies Node. It needs nft of Debian's nftables.
@@ -72,7 +73,7 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
-			return nil, errors.Join(fmt.Errorf("start cluster (logs in %s): %w", c.logs, err), c.Stop())
+			return nil, errors.Join(fmt.Errorf("start cluster: %w", err), c.Stop())
 		}
 	}
 	return c, nil
@@ -88,7 +89,7 @@ func (c *Cluster) prepare() (err error) {
 	}
 	parent := ""
 	if Entered() {
-		parent, c.addr = stateDir, nodeIP().String()
+		parent, c.addr = stateDir, NodeIP
 	}
 	if c.dir, err = os.MkdirTemp(parent, "kubernetes-"); err != nil {
 		return fmt.Errorf("make folder: %w", err)

@@ -27,8 +27,9 @@ const (
 	podSubnet  = "10.200.0.0/16"
 )
 
-// nodeIP is the node's address, and where Pods find it.
-func nodeIP() net.IP { return net.IPv4(10, 200, 0, 1) }
+// NodeIP is the address of the node: where Pods find what a test serves, as what is
+// inside Enter has no other network.
+const NodeIP = "10.200.0.1"
 
 // machineSettings are those that kubelet sets for the whole machine and insists on.
 var machineSettings = []string{
@@ -155,7 +156,7 @@ func plug() error {
 	if err != nil {
 		return fmt.Errorf("read subnet: %w", err)
 	}
-	if err := netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: nodeIP(), Mask: subnet.Mask}}); err != nil {
+	if err := netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(NodeIP), Mask: subnet.Mask}}); err != nil {
 		return fmt.Errorf("give node its address: %w", err)
 	}
 	if err := netlink.LinkSetUp(bridge); err != nil {

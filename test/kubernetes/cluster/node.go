@@ -139,7 +139,7 @@ func (c *Cluster) network() any {
 			"type": "bridge", "bridge": bridgeName, "isGateway": true, "ipMasq": false, "hairpinMode": true,
 			"ipam": object{
 				"type": "host-local", "dataDir": c.path("addresses"),
-				"ranges": [][]object{{{"subnet": podSubnet, "gateway": nodeIP().String(), "rangeStart": "10.200.1.0"}}},
+				"ranges": [][]object{{{"subnet": podSubnet, "gateway": NodeIP, "rangeStart": "10.200.1.0"}}},
 				"routes": []object{{"dst": "0.0.0.0/0"}},
 			},
 		}},

@@ -165,7 +165,7 @@ func TestPods(t *testing.T) {
 	release := map[string]string{}
 	for _, pod := range []*corev1.Pod{plain, sandboxed, mapped} {
 		pod = n.run(t, pod)
-		if !strings.HasPrefix(pod.Status.PodIP, "10.200.") || pod.Status.HostIP != "10.200.0.1" {
+		if !strings.HasPrefix(pod.Status.PodIP, "10.200.") || pod.Status.HostIP != cluster.NodeIP {
 			t.Errorf("Pod %s has the address %q on %q", pod.Name, pod.Status.PodIP, pod.Status.HostIP)
 		}
 		release[pod.Name] = n.exec(t, pod.Name, "/pause", "kernel")
