@@ -68,10 +68,10 @@ func TestStop(t *testing.T) {
 		}
 		t.Logf("it stopped in %v", time.Since(began).Round(10*time.Millisecond))
 	})
-	after := left(t)
-	for kind, n := range before {
-		if after[kind] != n {
-			t.Errorf("there are %d %s, and were %d before", after[kind], kind, n)
+	// Fewer there may be: a mount of others vanishes when they remove its folder.
+	for kind, n := range left(t) {
+		if n > before[kind] {
+			t.Errorf("there are %d %s, and were %d before", n, kind, before[kind])
 		}
 	}
 }
