@@ -26,6 +26,10 @@ type secure struct {
 	http *http.Client
 }
 
+// wakeTimeout bounds a handshake with a sandbox: the Router may have to wake it first,
+// for which it gives itself 30 s, and 10 s more to reach it.
+const wakeTimeout = 45 * time.Second
+
 // secured is how a session is reached with encryption from end to end, or nil where
 // that is not possible: the server does not offer it, nobody has the session's key,
 // or connections are not made by this package.
@@ -46,6 +50,7 @@ func (c *Client) secured(info api.Session, key *rsa.PrivateKey) (*secure, error)
 	transport := newTransport()
 	dial := transport.DialContext
 	transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, router) }
+	transport.TLSHandshakeTimeout = wakeTimeout
 	transport.TLSClientConfig = &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: info.Secure.ServerName,
 		RootCAs:              roots,

@@ -119,6 +119,15 @@ func (c *Client) session(info api.Session, key *rsa.PrivateKey) (*Session, error
 	return &Session{ID: info.SessionID, Info: info, c: c, key: key, secure: secure}, nil
 }
 
+// InPlainText is the same session, reached without encryption from end to end, as
+// Config.PlainText has it: to measure what that costs, or where something on the way
+// has to read.
+func (s *Session) InPlainText() *Session {
+	plain := *s
+	plain.secure = nil
+	return &plain
+}
+
 // tooOld deletes a session whose server took no notice of what it was to be given.
 func (c *Client) tooOld(ctx context.Context, sessionID string) error {
 	err := c.DeleteSession(context.WithoutCancel(ctx), sessionID)

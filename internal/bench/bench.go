@@ -50,6 +50,8 @@ type Options struct {
 
 	// DataDir is the server's, to see memory and disk; empty: no such figures.
 	DataDir string
+	// Standby is for how many templates it keeps a process ready.
+	Standby int
 	// Program is an executable that is stock gVisor when argv[0] is "runsc",
 	// and Rootfs the EROFS file that it starts. Either empty: no comparison with
 	// gVisor. Both need root.
@@ -175,6 +177,7 @@ func (r *runner) phases() (all []phase) {
 		add(n, with(r.execs, c), ExecTrue)
 		add(n, with(r.runCode, c), RunCodePython)
 	}
+	add(r.N*securitySamples, r.security, ExecEncrypted, SignAndCheck)
 	heavy := min(r.N, heavyRuns)
 	add(r.N, r.sleep, Pause, Resume, Fork)
 	add(heavy, r.transfers, Upload, Download)

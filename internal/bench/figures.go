@@ -8,6 +8,8 @@ const (
 	CreateDrained      = "create_drained"       // the same
 	FirstOutputDrained = "first_output_drained" // the same
 	ExecTrue           = "exec_true"            // one command that does nothing
+	ExecEncrypted      = "exec_true_encrypted"  // the same with encryption from end to end, beside the same without
+	SignAndCheck       = "sign_and_check"       // the client's signature of a request, and its check
 	RunCodePython      = "run_code_python"      // print(1) as the SDK runs code, in a process of its own
 	Pause              = "pause"                // the pause call
 	Resume             = "resume"               // the resume call
@@ -21,7 +23,7 @@ const (
 // Names returns everything that can be measured, in the order of the report.
 func Names() []string {
 	return []string{
-		CreateHot, FirstOutputHot, CreateDrained, FirstOutputDrained, ExecTrue, RunCodePython,
+		CreateHot, FirstOutputHot, CreateDrained, FirstOutputDrained, ExecTrue, ExecEncrypted, SignAndCheck, RunCodePython,
 		Pause, Resume, Fork, Upload, Download, IdleMemory, IdlePreloaded,
 	}
 }
@@ -34,5 +36,6 @@ const (
 	refStockBoth       = "stock_runsc_checkpoint_restore"
 	refNativeTrue      = "python_subprocess_true"
 	refNativePython    = "python_subprocess_python"
+	refExecPlain       = "exec_true_plain"
 	refLocalHTTP       = "local_http"
 )

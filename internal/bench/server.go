@@ -268,12 +268,16 @@ spec:
 }
 
 // residue lists what the server holds of sandboxes, running or paused; pools
-// count, too.
-func residue(dataDir string) (left []string, err error) {
-	for _, part := range []string{"runs", "sandboxes"} {
+// count, too. So many runs as standby says may be processes that wait for the next
+// start, and are none of a sandbox.
+func residue(dataDir string, standby int) (left []string, err error) {
+	for part, spare := range map[string]int{"runs": standby, "sandboxes": 0} {
 		entries, err := os.ReadDir(filepath.Join(dataDir, part))
 		if err != nil {
 			return nil, fmt.Errorf("look for what is left: %w", err)
+		}
+		if len(entries) <= spare {
+			continue
 		}
 		for _, e := range entries {
 			left = append(left, filepath.Join(part, e.Name()))

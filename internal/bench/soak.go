@@ -150,7 +150,7 @@ func (s *soak) lookForLeft(ctx context.Context) (left []string, err error) {
 		return left, nil
 	}
 	// Only what a server of our own has is nobody else's.
-	files, err := residue(s.DataDir)
+	files, err := residue(s.DataDir, s.Standby)
 	return append(left, files...), err
 }
 
@@ -165,6 +165,7 @@ type soakWorker struct {
 type guest struct {
 	life *life
 	word string
+	key  *rsa.PrivateKey
 }
 
 // run works until ctx ends, and cleans up with the other context.
@@ -219,7 +220,7 @@ func (w *soakWorker) create(ctx, after context.Context) {
 		if err != nil {
 			return err
 		}
-		g := &guest{word: rand.Text()}
+		g := &guest{word: rand.Text(), key: w.key}
 		if err = s.WriteFile(after, "word", []byte(g.word)); err == nil {
 			g.life, err = startLife(after, s, w.Preload)
 		}
@@ -233,14 +234,19 @@ func (w *soakWorker) create(ctx, after context.Context) {
 
 // fork copies a session, which shows what it was, and looks whether the copy is.
 func (w *soakWorker) fork(ctx, after context.Context, g *guest) {
+	// A copy has another key than what it is a copy of.
+	key := w.forkKey
+	if g.key == key {
+		key = w.key
+	}
 	w.do(ctx, "fork", func() error {
 		forks, err := g.life.s.Fork(after, 1, client.ForkOptions{
-			Keys: []*rsa.PrivateKey{w.forkKey}, TTL: sessionLife, Metadata: map[string]string{soakTag: w.tag},
+			Keys: []*rsa.PrivateKey{key}, TTL: sessionLife, Metadata: map[string]string{soakTag: w.tag},
 		})
 		if err != nil {
 			return err
 		}
-		made := &guest{life: g.life.in(forks[0]), word: g.word}
+		made := &guest{life: g.life.in(forks[0]), word: g.word, key: key}
 		if err := made.use(after); err != nil {
 			return errors.Join(err, remove(after, forks[0]))
 		}

@@ -51,6 +51,9 @@ What is measured:
       from the beginning of that call to the output of print(1)
   exec_true, run_code_python
       a command that does nothing; print(1) as a script in a new interpreter
+  exec_true_encrypted, sign_and_check
+      what the security of a request costs, beside a command that does nothing
+      without encryption: the same with it; a signature and two checks of it
   pause, resume, fork
       the calls, with a Python process that has imported the modules of --preload
   upload_64mib, download_64mib
@@ -151,7 +154,7 @@ func (a *app) benchOwn(cmd *cobra.Command, o benchFlags) (err error) {
 		return err
 	}
 	err = a.bench(cmd.Context(), o, bench.Options{
-		Client: c, Plain: srv.Plain(), Preloaded: srv.Preloaded(), Preload: o.preload, DataDir: srv.DataDir,
+		Client: c, Plain: srv.Plain(), Preloaded: srv.Preloaded(), Preload: o.preload, DataDir: srv.DataDir, Standby: a.cfg.Standby,
 		Warm:    func(ctx context.Context, size int) (bench.Template, error) { return srv.Warm(ctx, c, size) },
 		Program: program, Sidecar: benchSidecar(srv.DataDir), Rootfs: rootfs,
 		Platform: platform(cmd.Context(), a.cfg.Platform),
@@ -232,7 +235,7 @@ func (a *app) benchReferences(ctx context.Context, opts *bench.Options) error {
 	if opts.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	opts.Rootfs, opts.DataDir, opts.Sidecar = rootfs, a.cfg.DataDir, benchSidecar(a.cfg.DataDir)
+	opts.Rootfs, opts.DataDir, opts.Standby, opts.Sidecar = rootfs, a.cfg.DataDir, a.cfg.Standby, benchSidecar(a.cfg.DataDir)
 	return nil
 }
 

@@ -199,4 +199,3 @@ func TestNothingIsDoneUnrecorded(t *testing.T) {
 		t.Errorf("answered %d %s, asked %v", got.status, got.body, asked)
 	}
 }
-

@@ -35,6 +35,9 @@ USER_AGENT = f"agentcube-sdk/{__version__} python/{sys.version_info[0]}.{sys.ver
 _SMALL = 64 * 1024  # bytes of a body
 _MAX_IDLE = 8
 _MAX_WAIT = 365 * 86400.0  # what every system can count
+# Seconds for a handshake with a sandbox: the Router may have to wake it first, for which it
+# gives itself 30 seconds, and 10 more to reach it.
+_WAKE = 45.0
 # Below the idle time-out of every AgentCube server, so that none closes a connection
 # at the moment in which it is used again.
 _MAX_IDLE_SECONDS = 30.0
@@ -173,6 +176,7 @@ class Transport:
             self._connect_timeout,
             channel.context(),
             channel.server_name,
+            handshake=max(self._connect_timeout, _WAKE),
         )
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -294,14 +298,17 @@ class _TLSConnection(_Tunnel):
         timeout: float,
         context: ssl.SSLContext,
         server_name: str | None = None,
+        handshake: float | None = None,
     ) -> None:
         super().__init__(host, port, timeout=timeout, context=context)
         self._tls = context
+        self._handshake = timeout if handshake is None else handshake
         self._server_name = server_name or host
 
     def connect(self) -> None:
         plain = _dial(self.host, self.port, self.timeout)
         try:
+            plain.settimeout(self._handshake)
             self.sock = self._tls.wrap_socket(plain, server_hostname=self._server_name)
         except BaseException:
             plain.close()
