@@ -13,7 +13,9 @@ import pytest
 from peer import Peer
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+ALL = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+# The peer does not encrypt, so that it keeps no record; `make test-e2e` runs that block too.
+BLOCKS = [block for block in ALL if ".audit_record(" not in block]
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def _settings(peer: Peer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_there_are_blocks() -> None:
-    assert len(BLOCKS) == 11
+    assert (len(ALL), len(BLOCKS)) == (12, 11)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
