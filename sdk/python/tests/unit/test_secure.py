@@ -27,9 +27,9 @@ DONE = b'{"stdout": "", "stderr": "", "exit_code": 0, "duration": 0}'
 class Ends:
     """A certificate and its key, as the agent makes them for a session."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, issuer: str = "AgentCube session") -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "AgentCube session")])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)])
         now = dt.datetime.now(dt.timezone.utc)
         made = (
             x509.CertificateBuilder()
@@ -174,7 +174,7 @@ def test_no_authority_is_trusted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also not those that the whole machine trusts."""
-    own = Ends(tmp_path, NAME)
+    own = Ends(tmp_path, NAME, "Authority")
     monkeypatch.setenv("SSL_CERT_FILE", str(own.file))
     assert use(peer, make_client, impostors, own.context(), its.certificate) == (False, b"")
 
