@@ -34,6 +34,8 @@ endef
 E2E_FLAGS ?=
 KUBERNETES_FLAGS ?=
 
+DEFENCES ?=
+
 FUZZTIME ?= 10s
 FUZZ     ?= .
 VULNDB   ?=
@@ -154,6 +156,13 @@ test-kubernetes: kubernetes-binaries ## tests on a real Kubernetes of one node, 
 .PHONY: kubernetes
 kubernetes: kubernetes-binaries ## run a shell with a Kubernetes of one node, for as long as the shell runs
 	@$(GO) run ./test/kubernetes/cmd/cluster --binaries $(KUBERNETES) --tier services
+
+# Not part of test: each defence takes a program of its own, a quarter of an hour in all.
+.PHONY: test-security
+test-security: build image venv ## run every attack, then each with its defence switched off, which a test has to notice; DEFENCES=regexp picks some
+	@AGENTCUBE_BIN=$(CURDIR)/$(AGENTCUBE) AGENTCUBE_IMAGE=$(CURDIR)/$(IMAGE) \
+	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
+	 $(GO) run ./test/security/cmd -python $(VENV)/bin/python -run '$(DEFENCES)'
 
 .PHONY: bench
 bench: build image ## measure, beside references
