@@ -153,7 +153,8 @@ func TestOnlyImports(t *testing.T) {
 		"api":              nil,
 		"internal/sandbox": nil,
 		"internal/session": {module + "/api"},
-		"client":           {module + "/api", "github.com/golang-jwt/jwt/v5"},
+		"client":           {module + "/api", module + "/api/audit", "github.com/golang-jwt/jwt/v5"},
+		"api/audit":        {"github.com/golang-jwt/jwt/v5"},
 	}
 	pkgs := load(t)
 	for rel, allowed := range tests {

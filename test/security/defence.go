@@ -81,7 +81,7 @@ type Defence struct {
 // Defences are all of them.
 func Defences() []Defence {
 	return slices.Concat(requests(), forms(), hellos(), firstKey(), forwarding(), owners(), copies(), tokens(), browsers(), bounds(),
-		files(), processes(), machine(), images(), goClient(), pythonSDK())
+		files(), processes(), machine(), images(), goClient(), pythonSDK(), records())
 }
 
 // Attacks are tests of the whole program, with real sandboxes, which are run as they
@@ -90,6 +90,7 @@ func Attacks() []Test {
 	return []Test{
 		{In: "test/e2e", Name: "TestHostileRouter"}, {In: "test/e2e", Name: "TestEndToEnd"}, {In: "test/e2e", Name: "TestEndToEndChanged"}, {In: "test/e2e", Name: "TestEndToEndPeers"},
 		{In: "test/e2e", Name: "TestCopiesNeedTheKey"}, {In: "test/e2e", Name: "TestWhoMayCall"}, {In: "test/e2e", Name: "TestHostileCode"}, {In: "test/e2e", Name: "TestRestoredSessionsShareNothing"},
+		{In: "test/e2e", Name: "TestAudit"},
 	}
 }
 

@@ -187,7 +187,7 @@ def described(request: Request, body: bytes) -> Described:
         _text(fields, "fate"),
         _text(fields, "reason"),
         resumed_at,
-        _secure(fields),
+        _secure(request, fields),
     )
 
 
@@ -324,17 +324,20 @@ def _created(request: Request, fields: Mapping[str, Any]) -> Created:
         _text(described, "name"),
         variables if isinstance(variables, int) else 0,
         files if isinstance(files, int) else 0,
-        _secure(described),
+        _secure(request, described),
     )
 
 
-def _secure(described: Mapping[str, Any]) -> Secure | None:
+def _secure(request: Request, described: Mapping[str, Any]) -> Secure | None:
     fields = described.get("secure")
-    if not isinstance(fields, dict):
+    if fields is None:
         return None
-    name, certificate = fields.get("serverName"), fields.get("certificate")
+    name = certificate = None
+    if isinstance(fields, dict):
+        name, certificate = fields.get("serverName"), fields.get("certificate")
     if not (isinstance(name, str) and isinstance(certificate, str) and name and certificate):
-        return None
+        # An offer that cannot be read is none to go on without.
+        raise _invalid(request, "what it says of encryption is malformed")
     return Secure(name, certificate)
 
 
