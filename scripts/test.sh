@@ -4,7 +4,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 failed=()
-for suite in test-go test-sdk test-e2e bench-check; do
+for suite in test-go test-sdk test-e2e bench-check test-fuzz; do
   make "$suite" || failed+=("$suite")
 done
 if [[ ${#failed[@]} -gt 0 ]]; then

@@ -43,10 +43,15 @@ func TestChain(t *testing.T) {
 	if err != nil || got != head || got.Seq != 4 {
 		t.Fatalf("Verify = %v, %v, want %v", got, err, head)
 	}
+	mended, _, err := audit.Head{Seq: 2, Hash: audit.Head{}.Hash}.Append(audit.Event{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		lines []string
 		row   int
 	}{
+		"taken out, and the hash mended": {[]string{string(mended)}, 1},
 		"changed":           {[]string{lines[0], strings.Replace(lines[1], "created", "deleted", 1), lines[2], lines[3]}, 3},
 		"taken out":         {[]string{lines[0], lines[2], lines[3]}, 2},
 		"put in":            {[]string{lines[0], lines[1], lines[1], lines[2]}, 3},

@@ -35,7 +35,7 @@ func records() []Defence {
 		{"record-whole", Router, "leaves out the end of the record of a session", recordFile,
 			`if head != statement.Head {`, `if false {`, inFormat("TestRecord")},
 		{"record-of-copy", Neighbour, "reads in a copy what was done in the original", "internal/picod/host.go",
-			`s.journal.Store(new(journal.Journal))`, ``, inPicod("TestCopyBeginsARecord")},
+			`s.journal.Store(new(journal.Journal))`, `_ = new(journal.Journal)`, inPicod("TestCopyBeginsARecord")},
 		{"record-bounded", Inside, "has PicoD's memory filled with requests", "internal/picod/journal/journal.go",
 			`for j.bytes > MaxBytes {`, `for false {`, inPicod("TestJournalIsBounded")},
 		{"seal-purpose", Router, "has sessions sealed with another token", cert,
