@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/rsa"
 	"encoding/json"
@@ -199,6 +200,7 @@ type call struct {
 	query url.Values
 	// json, when not nil, is the body; else body, with length -1 for unknown.
 	json   []byte
+	raw    []byte // the body, which the signature binds; of the type that header says
 	body   io.Reader
 	length int64
 	ctype  string
@@ -252,6 +254,9 @@ func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
 	body := in.body
 	if in.json != nil {
 		body = strings.NewReader(string(in.json))
+	}
+	if in.raw != nil {
+		body = bytes.NewReader(in.raw)
 	}
 	req, err := http.NewRequestWithContext(ctx, in.method, target, body)
 	if err != nil {

@@ -62,8 +62,12 @@ func signRequest(in call, now time.Time) (string, error) {
 		"iss": issuer, "iat": now.Unix(), "exp": now.Add(tokenLife).Unix(),
 		"jti": in.jti, "sid": in.session, "htm": in.method, "htu": api.RequestTarget(in.inside, in.query.Encode()),
 	}
+	body := in.raw
 	if in.json != nil {
-		sum := sha256.Sum256(in.json)
+		body = in.json
+	}
+	if body != nil {
+		sum := sha256.Sum256(body)
 		claims["body_sha256"] = hex.EncodeToString(sum[:])
 	}
 	return sign(in.key, claims)

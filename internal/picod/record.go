@@ -1,10 +1,12 @@
 package picod
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -96,6 +98,12 @@ func (w *notedWriter) WriteHeader(status int) {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// Hijack is for http.ResponseController, when protocols are switched.
+func (w *notedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.status = http.StatusSwitchingProtocols
+	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
 
 // Write implements http.ResponseWriter.

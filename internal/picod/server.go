@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"strconv"
 	"strings"
@@ -39,6 +40,7 @@ type Server struct {
 	// journal is the record of the session's encrypted requests; a copy of the
 	// sandbox begins with another.
 	journal atomic.Pointer[journal.Journal]
+	ports   *httputil.ReverseProxy // to what user code serves
 }
 
 // New returns a Server for a valid Config.
@@ -61,7 +63,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		runner:  proc.New(runner, log),
 		slots:   make(chan struct{}, cfg.MaxConcurrent),
 		bodies:  make(chan struct{}, maxLargeBodies),
-		writers: make(gzipPool, 4),
+		writers: make(gzipPool, 4), ports: newPorts(log),
 	}
 	s.journal.Store(new(journal.Journal))
 	return s, nil
@@ -257,6 +259,8 @@ func (q *request) route() func() *problem {
 		return q.seal
 	case method == http.MethodGet && path == "/api/audit":
 		return q.auditRecord
+	case strings.HasPrefix(path, portPath):
+		return q.port
 	case method == http.MethodPost && path == "/api/execute":
 		return q.execute
 	case method == http.MethodPost && path == "/api/files":

@@ -8,7 +8,8 @@ const (
 func inFormat(name string) Test { return Test{In: "api/audit", Name: name} }
 func inLog(name string) Test    { return Test{In: "internal/audit", Name: name} }
 
-// records are what keeps the audit record from being changed, or gone round.
+// records are what keeps the audit record from being changed, or gone round, and what
+// guards the ports of a session.
 func records() []Defence {
 	return []Defence{
 		{"audit-line-changed", Client, "changes a line of the record", chainFile, `case l.Prev != h.prev():`, `case false:`, inFormat("TestChain")},
@@ -42,6 +43,12 @@ func records() []Defence {
 			`case claims.text("purpose") != SealPurpose:`, `case false:`, inPicod("TestSeal")},
 		{"seal-for-this-sandbox", Router, "has another session sealed", cert,
 			`case claims.text("sandboxId") != now.cfg.SandboxID || claims.text("sessionId") != now.session.ID:`, `case false:`, inPicod("TestSeal")},
+		{"port-body", Router, "sends something else to a server in a session", "internal/picod/port.go",
+			`if err := claims.CheckBody(sum); err != nil {`, `if err := claims.CheckBody(sum); err != nil && false {`, inPicod("TestPort")},
+		{"port-signature", Client, "reaches servers in a session without its key", "internal/picod/port.go",
+			`claims, p := q.authorize()`, `claims, p := q.authorize(); p = nil`, inPicod("TestPort")},
+		{"port-token", Inside, "is shown the tokens of requests to its server", "internal/picod/port.go",
+			`out.Header.Del("Authorization")`, ``, inPicod("TestPort")},
 		{"sdk-record-signed", Router, "makes up the record of a session", "sdk/python/src/agentcube/_audit.py",
 			`if not sound or session != session_id:`, `if not sound:`, Test{In: "sdk/python/tests/unit/test_audit.py", Name: "test_refused"}},
 		{"sdk-record-chained", Router, "changes the record of a session", "sdk/python/src/agentcube/_audit.py",
