@@ -52,14 +52,14 @@ func TestChain(t *testing.T) {
 		row   int
 	}{
 		"taken out, and the hash mended": {[]string{string(mended)}, 1},
-		"changed":           {[]string{lines[0], strings.Replace(lines[1], "created", "deleted", 1), lines[2], lines[3]}, 3},
-		"taken out":         {[]string{lines[0], lines[2], lines[3]}, 2},
-		"put in":            {[]string{lines[0], lines[1], lines[1], lines[2]}, 3},
-		"moved":             {[]string{lines[0], lines[2], lines[1], lines[3]}, 2},
-		"the first is gone": {lines[1:], 1},
-		"torn":              {[]string{lines[0], lines[1][:20]}, 2},
-		"no JSON":           {[]string{lines[0], "x\n"}, 2},
-		"empty line":        {[]string{lines[0], "\n", lines[1]}, 2},
+		"changed":                        {[]string{lines[0], strings.Replace(lines[1], "created", "deleted", 1), lines[2], lines[3]}, 3},
+		"taken out":                      {[]string{lines[0], lines[2], lines[3]}, 2},
+		"put in":                         {[]string{lines[0], lines[1], lines[1], lines[2]}, 3},
+		"moved":                          {[]string{lines[0], lines[2], lines[1], lines[3]}, 2},
+		"the first is gone":              {lines[1:], 1},
+		"torn":                           {[]string{lines[0], lines[1][:20]}, 2},
+		"no JSON":                        {[]string{lines[0], "x\n"}, 2},
+		"empty line":                     {[]string{lines[0], "\n", lines[1]}, 2},
 	} {
 		_, err := audit.Verify(audit.NewReader(strings.NewReader(strings.Join(test.lines, ""))), audit.Head{}, nil)
 		broken, ok := errors.AsType[*audit.BrokenError](err)
