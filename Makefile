@@ -19,6 +19,7 @@ VENV      := build/venv
 KUBERNETES := build/kubernetes
 LINT      := build/tools/golangci-lint
 VULN      := build/tools/govulncheck
+CRDGEN    := build/tools/controller-gen
 ADDR      ?= 127.0.0.1:8080
 
 # One static binary, as users get it. The race detector alone needs cgo.
@@ -82,8 +83,12 @@ $(SENTRY):
 		gzip -6nc build/gvisor_sentry >$(SENTRY).tmp && mv $(SENTRY).tmp $(SENTRY) && echo "$$sum" >build/gvisor_sentry.sum; fi
 
 .PHONY: generate
-generate: ## make generated files again: the filters of gVisor's kernel (takes minutes; tests say when they are not current)
+generate: generate-api ## make generated files again: custom resources, and the filters of gVisor's kernel (takes minutes)
 	@$(GO) test ./internal/sandbox/gvisor/sentry -run TestFiltersAreCurrent -update
+
+.PHONY: generate-api
+generate-api: $(CRDGEN) ## make the custom resources and the copying of their types again (seconds; make check says when they are not current)
+	@scripts/generate.sh
 
 .PHONY: image
 image: deps ## make the default image (cached while its recipe is unchanged)
@@ -177,12 +182,19 @@ bench-check: build image ## fail when something has become far slower or larger
 ##@ check
 
 .PHONY: check
-check: deps $(PICOD) $(SENTRY) venv $(LINT) ## formatting, vet, linters, types
+check: deps $(PICOD) $(SENTRY) venv $(LINT) $(CRDGEN) ## formatting, vet, linters, types
 	@scripts/check.sh
 
 $(LINT): tools/go.mod
 	@echo "==> building golangci-lint (a few minutes the first time)"
 	@cd tools && $(GO) build -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+# A module of its own: what it needs of Kubernetes is of another age than what
+# golangci-lint and AgentCube need.
+$(CRDGEN): tools/controller-gen/go.mod
+	@echo "==> building controller-gen"
+	@cd tools/controller-gen && $(GO) build -o ../../$(CRDGEN) sigs.k8s.io/controller-tools/cmd/controller-gen
 	@touch $@
 
 # Not part of check: it asks the Go vulnerability database, over the network, or

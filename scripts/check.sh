@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, vet, linters and types. Nothing in the tree is generated.
+# Formatting, vet, linters, types, and that generated files are current.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 venv=build/venv/bin
@@ -18,10 +18,11 @@ gofmt_clean() {
   [[ -z $files ]] || { echo "not gofmt-ed (run make fmt):" && echo "$files" && return 1; }
 }
 
-mod_tidy() { go mod tidy -diff && (cd tools && go mod tidy -diff); }
+mod_tidy() { go mod tidy -diff && (cd tools && go mod tidy -diff) && (cd tools/controller-gen && go mod tidy -diff); }
 
 step "gofmt" gofmt_clean
 step "go mod tidy" mod_tidy
+step "generated files" scripts/generate.sh --check
 step "go vet" go vet ./...
 step "golangci-lint" build/tools/golangci-lint run ./...
 step "ruff" "$venv/ruff" check sdk/python internal/picod/zygote
