@@ -10,6 +10,9 @@ import (
 // +kubebuilder:resource:path=agentruntimes,singular=agentruntime,scope=Namespaced
 // +kubebuilder:subresource:status
 // +kubebuilder:storageversion
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Image",type=string,JSONPath=`.spec.podTemplate.spec.containers[0].image`
+// +kubebuilder:printcolumn:name="Isolation",type=string,JSONPath=`.spec.isolation`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type AgentRuntime struct {
 	metav1.TypeMeta `json:",inline"`
@@ -33,14 +36,24 @@ type AgentRuntimeList struct {
 // AgentRuntimeSpec describes the sessions of an AgentRuntime.
 type AgentRuntimeSpec struct {
 	// Ports are the ports that the Router carries requests to.
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:XValidation:rule=`self.all(p, self.exists_one(q, q.port == p.port && (has(q.pathPrefix) ? q.pathPrefix : '') == (has(p.pathPrefix) ? p.pathPrefix : '')))`,message=`the same port is there twice for the same pathPrefix`
 	Ports []TargetPort `json:"targetPort"`
 	// Template is the Pod that serves a session.
 	Template *SandboxTemplate `json:"podTemplate"`
 	// SessionTimeout is how long a session may go without a request.
 	// +kubebuilder:default="15m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$')`,message=`must be a duration such as 90s, 15m or 8h`
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) > duration('0s')`,message=`must be more than 0`
 	SessionTimeout *metav1.Duration `json:"sessionTimeout"`
 	// MaxSessionDuration is the longest life of a session.
 	// +kubebuilder:default="8h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$')`,message=`must be a duration such as 90s, 15m or 8h`
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) > duration('0s')`,message=`must be more than 0`
 	MaxSessionDuration *metav1.Duration `json:"maxSessionDuration"`
 	// Isolation is the least isolation that a sandbox must have. When it
 	// cannot be had, no session is created. Added by this version.
@@ -57,21 +70,29 @@ type AgentRuntimeSpec struct {
 type SandboxTemplate struct {
 	// Labels are put on the Pod.
 	// +optional
-	Labels map[string]string `json:"labels,omitempty"`
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule=`self.all(k, !format.qualifiedName().validate(k).hasValue())`,message=`has a name that is not valid for a label`
+	Labels map[string]LabelValue `json:"labels,omitempty"`
 	// Annotations are put on the Pod.
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Spec is the Pod's.
+	// +kubebuilder:validation:XValidation:rule=`size(self.containers) > 0`,message=`has no container`,fieldPath=`.containers`
+	// +kubebuilder:validation:XValidation:rule=`self.containers.all(c, has(c.image) && size(c.image) > 0)`,message=`a container has no image`,fieldPath=`.containers`
 	Spec corev1.PodSpec `json:"spec"`
 }
 
 // AgentRuntimeStatus is what the operator saw last.
 type AgentRuntimeStatus struct {
-	// Conditions of the resource.
+	// Conditions are Ready and Failing.
 	// +optional
 	// +patchMergeKey=type
 	// +patchStrategy=merge
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+	// ObservedGeneration is that of the spec which the rest speaks of. While it is
+	// not the resource's own generation, a change has not been looked at.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 }

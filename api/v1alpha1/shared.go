@@ -15,6 +15,8 @@ type TargetPort struct {
 	// PathPrefix selects the port: it gets the requests whose invocation path
 	// begins with it. Empty means every path. The longest match wins.
 	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule=`self == '' || self.startsWith('/')`,message=`must begin with a slash`
 	PathPrefix string `json:"pathPrefix,omitempty"`
 	// Name is for people.
 	// +optional
@@ -28,6 +30,12 @@ type TargetPort struct {
 	Protocol Protocol `json:"protocol"`
 }
 
+// LabelValue is the value of a label. It is a type so that its length is bounded,
+// without which an API server does not let a rule look at what is in it.
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:XValidation:rule=`!format.labelValue().validate(self).hasValue()`,message=`is not valid for a label`
+type LabelValue string
+
 // Isolation is what separates a sandbox from its host, from the weakest to
 // the strongest: "none", "runc", "gvisor", "kata".
 // +kubebuilder:validation:Enum=none;runc;gvisor;kata
@@ -40,3 +48,17 @@ const (
 	IsolationGVisor Isolation = "gvisor"
 	IsolationKata   Isolation = "kata"
 )
+
+// The conditions of a resource.
+const (
+	// ConditionReady: sessions can be created.
+	ConditionReady = "Ready"
+	// ConditionFailing is true from when something that the resource asks for could
+	// not be done, such as making a sandbox, until it could. Its message is the last
+	// error. A resource can be ready and failing: sandboxes wait, but no more come.
+	ConditionFailing = "Failing"
+)
+
+// ReasonReconciled is the reason of a condition Ready that is true: what the
+// resource asks for is there.
+const ReasonReconciled = "Reconciled"

@@ -202,13 +202,18 @@ func (r resolver) image(at, image string) {
 	}
 }
 
-func (r resolver) labels(at string, in map[string]string) map[string]string {
+func (r resolver) labels(at string, in map[string]v1alpha1.LabelValue) map[string]string {
+	if in == nil {
+		return nil
+	}
+	out := make(map[string]string, len(in))
 	for name, value := range in {
-		if len(validation.IsQualifiedName(name)) > 0 || len(validation.IsValidLabelValue(value)) > 0 {
+		if len(validation.IsQualifiedName(name)) > 0 || len(validation.IsValidLabelValue(string(value))) > 0 {
 			r.bad(at+"."+name, "is not a valid label")
 		}
+		out[name] = string(value)
 	}
-	return in
+	return out
 }
 
 func (r resolver) env(at string, in []corev1.EnvVar) map[string]string {
