@@ -59,6 +59,10 @@ type AgentRuntimeSpec struct {
 	// cannot be had, no session is created. Added by this version.
 	// +optional
 	Isolation Isolation `json:"isolation,omitempty"`
+	// Network is what the code in a sandbox may connect to; absent, it is none. On
+	// one machine there is nothing else. Added by this version.
+	// +optional
+	Network Network `json:"network,omitempty"`
 	// MaxProcesses bounds the processes and threads of a sandbox. Added by
 	// this version.
 	// +optional

@@ -102,6 +102,10 @@ type CodeInterpreterSpec struct {
 	// cannot be had, no session is created. Added by this version.
 	// +optional
 	Isolation Isolation `json:"isolation,omitempty"`
+	// Network is what the code in a sandbox may connect to; absent, it is none. On
+	// one machine there is nothing else. Added by this version.
+	// +optional
+	Network Network `json:"network,omitempty"`
 	// Strict sessions are bound to a key of their creator, and every request to one
 	// has to be signed for itself: method, path, session and body. Clients that
 	// cannot do that are refused. Added by this version.

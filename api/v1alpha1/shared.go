@@ -49,6 +49,22 @@ const (
 	IsolationKata   Isolation = "kata"
 )
 
+// Network is what the code in a sandbox may connect to, from the least to the most:
+// "none", "internet", "all".
+// +kubebuilder:validation:Enum=none;internet;all
+type Network string
+
+// The networks.
+const (
+	// NetworkNone: nothing but the sandbox itself.
+	NetworkNone Network = "none"
+	// NetworkInternet: public addresses and the cluster's DNS; no Pods, services,
+	// nodes or other private addresses.
+	NetworkInternet Network = "internet"
+	// NetworkAll: whatever a Pod reaches without a policy.
+	NetworkAll Network = "all"
+)
+
 // The conditions of a resource.
 const (
 	// ConditionReady: sessions can be created.

@@ -14,6 +14,7 @@ import (
 func (r resolver) agentRuntime(ar *v1alpha1.AgentRuntime) Template {
 	t := r.common(ar.ObjectMeta, ar.Spec.SessionTimeout, ar.Spec.MaxSessionDuration, ar.Spec.Isolation)
 	t.AuthMode = AuthNone
+	r.network("spec.network", ar.Spec.Network)
 	if r.lines["spec.targetPort"] == 0 {
 		r.bad("spec.targetPort", "is missing")
 	}

@@ -105,6 +105,7 @@ func TestParse(t *testing.T) {
   warmPoolSize: 3
   authMode: picod
   isolation: gvisor
+  network: none
   strict: true
   needInitialization: false
 `, func(t *template.Template) {

@@ -39,6 +39,7 @@ type resolver struct {
 
 func (r resolver) codeInterpreter(ci *v1alpha1.CodeInterpreter) Template {
 	t := r.common(ci.ObjectMeta, ci.Spec.SessionTimeout, ci.Spec.MaxSessionDuration, ci.Spec.Isolation)
+	r.network("spec.network", ci.Spec.Network)
 	t.Ports = r.ports("spec.ports", ci.Spec.Ports)
 	t.AuthMode = AuthPicoD
 	switch ci.Spec.AuthMode {
@@ -158,6 +159,18 @@ func (r resolver) duration(at string, d *metav1.Duration, byDefault time.Duratio
 		r.bad(at, "must be more than 0, is %v", d.Duration)
 	}
 	return d.Duration
+}
+
+// network refuses what a sandbox here does not have: it would fail in the middle of
+// a session otherwise.
+func (r resolver) network(at string, n v1alpha1.Network) {
+	switch n {
+	case "", v1alpha1.NetworkNone:
+	case v1alpha1.NetworkInternet, v1alpha1.NetworkAll:
+		r.bad(at, "%s needs Kubernetes; a sandbox here has none", n)
+	default:
+		r.bad(at, "must be none, internet or all, is %q", n)
+	}
 }
 
 func (r resolver) ports(at string, in []v1alpha1.TargetPort) []Port {

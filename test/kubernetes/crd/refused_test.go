@@ -130,6 +130,10 @@ func policies() []verdict {
 		{kind: ci, spec: "authMode: oauth" + minimum, says: `supported values: "picod", "none"`},
 		{kind: ci, spec: "isolation: strong" + minimum, says: `supported values: "none", "runc", "gvisor", "kata"`},
 		{kind: ci, spec: "isolation: kata, strict: true" + minimum},
+		{kind: ci, spec: "network: none" + minimum},
+		{kind: ci, spec: "network: open" + minimum, says: `supported values: "none", "internet", "all"`},
+		{kind: ar, spec: container("") + ", network: none"},
+		{kind: ar, spec: container("") + ", network: open", says: `supported values: "none", "internet", "all"`},
 		{kind: ci, spec: "strict: true, authMode: none, " + image("command: [serve]"), says: "spec.strict: Invalid value: needs authMode picod"},
 		{kind: ci, spec: "strict: false, authMode: none, " + image("command: [serve], preload: []")},
 		{kind: ci, spec: "authMode: none, " + image("command: [serve], preload: [numpy]"), says: "spec.template.preload: Invalid value: needs authMode picod"},
@@ -163,6 +167,8 @@ func exceptions() []verdict {
 		{kind: ci, spec: image("resources: {limits: {nvidia.com/gpu: 1}}"), exception: kubernetes},
 		{kind: ci, spec: image("resources: {claims: [{name: c}]}"), exception: kubernetes},
 		{kind: ci, spec: image("environment: [{name: A=B}]"), exception: later},
+		{kind: ci, spec: "network: internet" + minimum, exception: kubernetes},
+		{kind: ar, spec: container("") + ", network: all", exception: kubernetes},
 		{kind: ar, spec: strings.Replace(container(""), "command: [serve], ", "", 1), exception: "the image's own entry point is used"},
 		{kind: ar, spec: container("volumeMounts: [{name: v, mountPath: /v}], envFrom: [{configMapRef: {name: c}}], securityContext: {privileged: true}"), exception: kubernetes},
 		{kind: ar, spec: "targetPort: [{port: 80}], podTemplate: {spec: {initContainers: [{name: i, image: x}], hostNetwork: true, volumes: [{name: v, emptyDir: {}}], " +
@@ -176,6 +182,7 @@ func exceptions() []verdict {
 		{kind: ci, spec: "ports: [{port: 1, protocol: ''}]" + minimum, says: "Unsupported value", exception: enum},
 		{kind: ci, spec: "authMode: ''" + minimum, says: "Unsupported value", exception: enum},
 		{kind: ci, spec: "isolation: ''" + minimum, says: "Unsupported value", exception: enum},
+		{kind: ci, spec: "network: ''" + minimum, says: "Unsupported value", exception: enum},
 		{kind: ar, spec: "targetPort: [{port: 80}], podTemplate: {spec: {containers: [{image: x, command: [serve]}]}}", says: "name: Required", exception: "a Pod needs it"},
 	}
 }
