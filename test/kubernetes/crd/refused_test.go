@@ -155,7 +155,7 @@ func pods() []verdict {
 // exceptions are the differences; docs/templates.md tells of them.
 func exceptions() []verdict {
 	const kubernetes = "Kubernetes has it"
-	const later = "the API server says so of the Pod: a rule for text of any length is beyond what it lets rules cost"
+	const later = "it is found when the Pod is made: a rule for text of any length is beyond what rules may cost"
 	const enum = "the definition is that of earlier versions, where the empty text is no value"
 	const bound = "rules need bounds to be within what they may cost"
 	return []verdict{
@@ -174,8 +174,14 @@ func exceptions() []verdict {
 		{kind: ar, spec: "targetPort: [{port: 80}], podTemplate: {spec: {initContainers: [{name: i, image: x}], hostNetwork: true, volumes: [{name: v, emptyDir: {}}], " +
 			"containers: [{name: c, image: x, command: [serve]}, {name: d, image: x}]}}", exception: kubernetes},
 		{kind: ar, spec: container("resources: {limits: {memory: '0'}}"), exception: "a Pod may say so"},
+		{kind: ar, spec: container("resources: {limits: {memory: -1Gi}}"), exception: later},
+		{kind: ar, spec: container("env: [{name: ''}]"), exception: later},
+		{kind: ar, spec: strings.Replace(container(""), "image: x", "image: two words", 1), exception: later},
 
 		{kind: ci, spec: "ports: [{port: 80}, {port: 80}]" + minimum, says: "the same port is there twice", exception: "files with it are in use; it has no effect"},
+		{kind: ar, spec: container("env: [{name: A}, {name: A}]"), says: "Duplicate value", exception: "the variables of a Pod are told apart by name"},
+		{kind: ci, spec: "ports: [{port: 80, pathPrefix: /" + strings.Repeat("x", 2048) + "}]" + minimum, says: "Too long", exception: bound},
+		{kind: ci, spec: "sessionTimeout: " + strings.Repeat("0", 62) + "15m" + minimum, says: "Too long", exception: bound},
 		{kind: ci, spec: "ports: " + many(101, "{port: %}") + minimum, says: "must have at most 100 items", exception: bound},
 		{kind: ci, spec: image("environment: " + many(1001, "{name: A%}")), says: "must have at most 1000 items", exception: bound},
 		{kind: ci, spec: image("labels: {" + strings.Trim(many(65, "l%: x"), "[]") + "}"), says: "must have at most 64 items", exception: bound},
