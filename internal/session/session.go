@@ -69,6 +69,25 @@ type Session struct {
 	RequestDigest  string `json:"requestDigest,omitempty"`
 }
 
+// InUTC is the session with its times as stores return them: in UTC, and
+// without a reading of the monotonic clock.
+func (s Session) InUTC() Session {
+	for _, t := range []*time.Time{&s.CreatedAt, &s.ExpiresAt, &s.LastActivity, &s.EndedAt, &s.PausedAt, &s.ResumedAt} {
+		*t = t.Round(0).UTC()
+	}
+	return s
+}
+
+// MayBecome reports whether an update may change the session into another:
+// ErrFixed when it may not.
+func (s Session) MayBecome(next Session) error {
+	freed := next.IdempotencyKey == ""
+	if next.Owner != s.Owner || !next.CreatedAt.Equal(s.CreatedAt) || next.IdempotencyKey != s.IdempotencyKey && !freed {
+		return ErrFixed
+	}
+	return nil
+}
+
 // PausedBy says at whose wish a session is paused.
 type PausedBy string
 

@@ -15,6 +15,12 @@ var (
 	// ErrUnavailable: the store itself failed (disk full, connection lost);
 	// the call may be repeated.
 	ErrUnavailable = errors.New("session store unavailable")
+	// ErrAway comes with ErrUnavailable where the store cannot be reached, or is
+	// just starting or changing its leader: what was asked may well succeed in a
+	// moment.
+	ErrAway = errors.New("session store is away")
+	// ErrFixed is about an Update that changes what never changes.
+	ErrFixed = errors.New("owner, time of creation and idempotency key of a session are fixed")
 )
 
 // Store keeps session records. All methods are safe for concurrent use by
@@ -35,7 +41,9 @@ type Store interface {
 	// Update changes a record atomically: change gets the current record and
 	// edits it; when it returns an error nothing is written and Update returns
 	// that error. change may be called more than once. LastActivity and the ID
-	// cannot be changed by it. It returns the record as written.
+	// cannot be changed by it; Owner, CreatedAt and IdempotencyKey, by which
+	// sessions are found, must not be: ErrFixed, unless it is that the key is
+	// taken away. It returns the record as written.
 	Update(ctx context.Context, id string, change func(*Session) error) (Session, error)
 
 	// Touch moves LastActivity forward to at; an earlier time changes nothing.

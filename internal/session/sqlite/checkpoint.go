@@ -29,7 +29,7 @@ func (s *Store) CreateCheckpoint(ctx context.Context, c session.Checkpoint) erro
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	_, err = s.write.ExecContext(ctx, insertCheckpoint, c.Owner, c.Name, c.Snapshot, nanos(c.CreatedAt), nanos(c.UsedAt), record)
+	_, err = s.write.ExecContext(ctx, insertCheckpoint, c.Owner, c.Name, c.Snapshot, session.Nanos(c.CreatedAt), session.Nanos(c.UsedAt), record)
 	if taken(err) {
 		return fmt.Errorf("%s: %w", doing, session.ErrExists)
 	}
@@ -68,7 +68,7 @@ func (s *Store) ListCheckpoints(ctx context.Context, owner string) ([]session.Ch
 // UnusedCheckpoints implements session.Checkpoints.
 func (s *Store) UnusedCheckpoints(ctx context.Context, usedBefore time.Time, limit int) ([]session.Checkpoint, error) {
 	return s.checkpoints(ctx, "find unused checkpoints",
-		selectCheckpoint+" WHERE used_at < ? ORDER BY used_at, owner, name LIMIT ?", nanos(usedBefore), limit)
+		selectCheckpoint+" WHERE used_at < ? ORDER BY used_at, owner, name LIMIT ?", session.Nanos(usedBefore), limit)
 }
 
 func (s *Store) checkpoints(ctx context.Context, doing, query string, args ...any) ([]session.Checkpoint, error) {
@@ -110,7 +110,7 @@ func scanCheckpoint(row interface{ Scan(...any) error }) (c session.Checkpoint, 
 
 // UseCheckpoint implements session.Checkpoints.
 func (s *Store) UseCheckpoint(ctx context.Context, owner, name string, at time.Time) error {
-	return s.changeCheckpoint(ctx, fmt.Sprintf("use checkpoint %q", name), useCheckpoint, nanos(at), owner, name)
+	return s.changeCheckpoint(ctx, fmt.Sprintf("use checkpoint %q", name), useCheckpoint, session.Nanos(at), owner, name)
 }
 
 // DeleteCheckpoint implements session.Checkpoints.

@@ -25,7 +25,7 @@ func (s *Store) LoadClock(ctx context.Context) (session.ClockState, error) {
 // SaveClock implements session.Clocks.
 func (s *Store) SaveClock(ctx context.Context, state session.ClockState) error {
 	const save = "INSERT OR REPLACE INTO clock (id, clock_offset, seen) VALUES (1, ?, ?)"
-	if _, err := s.write.ExecContext(ctx, save, int64(state.Offset), nanos(state.Seen)); err != nil {
+	if _, err := s.write.ExecContext(ctx, save, int64(state.Offset), session.Nanos(state.Seen)); err != nil {
 		return failure("save clock", err)
 	}
 	return nil

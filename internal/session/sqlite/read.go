@@ -3,11 +3,8 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"strings"
 	"time"
 
@@ -55,7 +52,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, limit int) ([]session.Se
 		// With the bad ones out of the way, the rest comes into reach.
 		for _, b := range bad {
 			unreadable = append(unreadable, b.err)
-			if _, err := s.stmts.quarantine.ExecContext(ctx, nanos(now), b.id, b.version); err != nil {
+			if _, err := s.stmts.quarantine.ExecContext(ctx, session.Nanos(now), b.id, b.version); err != nil {
 				return due, errors.Join(append(unreadable, failure("set unreadable session aside", err))...)
 			}
 		}
@@ -70,7 +67,7 @@ type badRow struct {
 }
 
 func (s *Store) dueOnce(ctx context.Context, now time.Time, limit int) (due []session.Session, bad []badRow, err error) {
-	rows, err := s.stmts.due.QueryContext(ctx, nanos(now), limit)
+	rows, err := s.stmts.due.QueryContext(ctx, session.Nanos(now), limit)
 	if err != nil {
 		return nil, nil, failure("find due sessions", err)
 	}
@@ -94,7 +91,7 @@ func (s *Store) dueOnce(ctx context.Context, now time.Time, limit int) (due []se
 
 // PauseDue implements session.Sleepers.
 func (s *Store) PauseDue(ctx context.Context, now time.Time, limit int) ([]session.Session, error) {
-	rows, err := s.stmts.pauseDue.QueryContext(ctx, nanos(now), limit)
+	rows, err := s.stmts.pauseDue.QueryContext(ctx, session.Nanos(now), limit)
 	if err != nil {
 		return nil, failure("find idle sessions", err)
 	}
@@ -135,16 +132,16 @@ func (s *Store) List(ctx context.Context, q session.Query) ([]session.Session, s
 	defer rows.Close()
 	page := []session.Session{}
 	var at int64
-	var last cursor
+	var last session.Place
 	for n := 0; rows.Next(); n++ {
 		if n == limit {
-			return page, last.String(), nil
+			return page, last.Cursor(), nil
 		}
 		rec, _, err := scan(prefixed{rows, &at})
 		if err != nil && !errors.Is(err, ErrUnreadable) {
 			return nil, "", failure("list sessions", err)
 		}
-		last = cursor{createdAt: at, id: rec.ID}
+		last = session.Place{CreatedAt: at, ID: rec.ID}
 		if err == nil {
 			page = append(page, rec)
 		}
@@ -168,12 +165,12 @@ func listQuery(q session.Query) (string, []any, error) {
 	var where []string
 	var args []any
 	if q.Cursor != "" {
-		c, err := parseCursor(q.Cursor)
+		c, err := session.ParseCursor(q.Cursor)
 		if err != nil {
 			return "", nil, err
 		}
 		where = append(where, "(created_at < ? OR (created_at = ? AND id > ?))")
-		args = append(args, c.createdAt, c.createdAt, c.id)
+		args = append(args, c.CreatedAt, c.CreatedAt, c.ID)
 	}
 	if q.Owner != "" {
 		where = append(where, "owner = ?")
@@ -198,39 +195,4 @@ func listQuery(q session.Query) (string, []any, error) {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}
 	return query + " ORDER BY created_at DESC, id LIMIT ?", args, nil
-}
-
-// cursor is the place in the order of List after which the next page begins.
-// It names a place, not a row, so it stays valid when the row goes.
-type cursor struct {
-	createdAt int64
-	id        string
-}
-
-const (
-	cursorVersion  = 1
-	maxCursorChars = 1024
-)
-
-// String is version, place, and a checksum by which a cut or mistyped token is
-// told from a good one; it is no protection, and none is needed.
-func (c cursor) String() string {
-	raw := binary.BigEndian.AppendUint64([]byte{cursorVersion}, uint64(c.createdAt))
-	raw = append(raw, c.id...)
-	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(raw, crc32.ChecksumIEEE(raw)))
-}
-
-func parseCursor(text string) (cursor, error) {
-	if len(text) > maxCursorChars {
-		return cursor{}, session.ErrBadCursor
-	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) < 1+8+4 || raw[0] != cursorVersion {
-		return cursor{}, session.ErrBadCursor
-	}
-	body, sum := raw[:len(raw)-4], raw[len(raw)-4:]
-	if crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(sum) {
-		return cursor{}, session.ErrBadCursor
-	}
-	return cursor{createdAt: int64(binary.BigEndian.Uint64(body[1:9])), id: string(body[9:])}, nil
 }

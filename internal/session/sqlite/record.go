@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -39,26 +38,12 @@ func scan(row interface{ Scan(...any) error }) (s session.Session, version int64
 // encode returns the record as it is stored: with times in UTC, which is how
 // they come back.
 func encode(s session.Session) (session.Session, []byte, error) {
-	for _, t := range []*time.Time{&s.CreatedAt, &s.ExpiresAt, &s.LastActivity, &s.EndedAt, &s.PausedAt} {
-		*t = t.Round(0).UTC()
-	}
+	s = s.InUTC()
 	record, err := json.Marshal(s)
 	if err != nil {
 		return s, nil, fmt.Errorf("encode session %q: %w", s.ID, err)
 	}
 	return s, record, nil
-}
-
-// nanos is t in nanoseconds since 1970, within what a column can order: the
-// zero time comes before all, a time after 2262 after all.
-func nanos(t time.Time) int64 {
-	switch {
-	case t.Unix() < 0:
-		return 0
-	case t.Unix() > math.MaxInt64/int64(time.Second)-1:
-		return math.MaxInt64
-	}
-	return t.UnixNano()
 }
 
 // nullable stores an empty idempotency key as NULL, which the unique index

@@ -10,6 +10,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/session"
 )
 
 const tokenColumns = "name, hash, scopes, created_by, created_at, expires_at, last_used_at, revoked_at"
@@ -30,7 +31,7 @@ const (
 func (s *Store) CreateToken(ctx context.Context, r auth.TokenRecord) error {
 	doing := fmt.Sprintf("create token %q", r.Name)
 	_, err := s.write.ExecContext(ctx, insertToken, r.Name, r.Hash[:], r.Scopes.String(), r.CreatedBy,
-		nanos(r.CreatedAt), nanos(r.ExpiresAt), nanos(r.LastUsedAt), nanos(r.RevokedAt))
+		session.Nanos(r.CreatedAt), session.Nanos(r.ExpiresAt), session.Nanos(r.LastUsedAt), session.Nanos(r.RevokedAt))
 	if taken(err) {
 		return fmt.Errorf("%s: %w", doing, auth.ErrTokenExists)
 	}
@@ -49,7 +50,7 @@ func (s *Store) FindToken(ctx context.Context, hash auth.TokenHash) (auth.TokenR
 // power cut too, unlike other writes, of which that may undo the last.
 func (s *Store) RevokeToken(ctx context.Context, name string, at time.Time) (auth.TokenRecord, error) {
 	doing := fmt.Sprintf("revoke token %q", name)
-	r, err := oneToken(doing, s.write.QueryRowContext(ctx, revokeToken, nanos(at), name))
+	r, err := oneToken(doing, s.write.QueryRowContext(ctx, revokeToken, session.Nanos(at), name))
 	if err != nil {
 		return r, err
 	}
@@ -76,7 +77,7 @@ func (s *Store) ListTokens(ctx context.Context, q auth.TokenQuery) ([]auth.Token
 	if limit <= 0 {
 		limit = -1
 	}
-	rows, err := s.read.QueryContext(ctx, listTokens, q.After, nanos(q.ValidAt), limit)
+	rows, err := s.read.QueryContext(ctx, listTokens, q.After, session.Nanos(q.ValidAt), limit)
 	if err != nil {
 		return nil, failure("list tokens", err)
 	}
@@ -105,7 +106,7 @@ func (s *Store) CountTokens(ctx context.Context) (n int, err error) {
 
 // UseToken implements auth.TokenStore.
 func (s *Store) UseToken(ctx context.Context, name string, at time.Time) error {
-	if _, err := s.write.ExecContext(ctx, useToken, nanos(at), name); err != nil {
+	if _, err := s.write.ExecContext(ctx, useToken, session.Nanos(at), name); err != nil {
 		return failure(fmt.Sprintf("use token %q", name), err)
 	}
 	return nil
@@ -134,7 +135,7 @@ func scanToken(row interface{ Scan(...any) error }) (auth.TokenRecord, error) {
 	return r, nil
 }
 
-// moment undoes nanos.
+// moment undoes session.Nanos.
 func moment(nanos int64) time.Time {
 	if nanos == 0 {
 		return time.Time{}

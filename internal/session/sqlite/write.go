@@ -23,9 +23,9 @@ func (s *Store) Create(ctx context.Context, rec session.Session) (session.Sessio
 		return session.Session{}, err
 	}
 	for {
-		_, err = s.stmts.insert.ExecContext(ctx, append(columnValues(rec, record), nanos(rec.LastActivity))...)
+		_, err = s.stmts.insert.ExecContext(ctx, append(columnValues(rec, record), session.Nanos(rec.LastActivity))...)
 		if err == nil {
-			rec.LastActivity = time.Unix(0, nanos(rec.LastActivity)).UTC()
+			rec.LastActivity = time.Unix(0, session.Nanos(rec.LastActivity)).UTC()
 			return rec, nil
 		}
 		if !taken(err) {
@@ -65,19 +65,19 @@ func (s *Store) Update(ctx context.Context, id string, change func(*session.Sess
 		if err != nil {
 			return session.Session{}, err
 		}
-		lastActivity := rec.LastActivity
+		before := rec
 		if err := change(&rec); err != nil {
 			return session.Session{}, err
 		}
-		rec.ID, rec.LastActivity = id, lastActivity
+		rec.ID, rec.LastActivity = id, before.LastActivity
+		if err := before.MayBecome(rec); err != nil {
+			return session.Session{}, fmt.Errorf("%s: %w", doing, err)
+		}
 		rec, record, err := encode(rec)
 		if err != nil {
 			return session.Session{}, err
 		}
 		result, err := s.stmts.update.ExecContext(ctx, append(columnValues(rec, record)[1:], id, version)...)
-		if taken(err) {
-			return session.Session{}, fmt.Errorf("%s: %w", doing, session.ErrExists)
-		}
 		if err != nil {
 			return session.Session{}, failure(doing, err)
 		}
@@ -94,15 +94,15 @@ func columnValues(s session.Session, record []byte) []any {
 		idle = math.MaxInt64
 	}
 	return []any{
-		s.ID, s.Owner, s.Kind, string(s.State), nullable(s.IdempotencyKey), nanos(s.CreatedAt), nanos(s.ExpiresAt),
-		idle, max(int64(s.PauseAfter), 0), nanos(s.EndedAt), record,
+		s.ID, s.Owner, s.Kind, string(s.State), nullable(s.IdempotencyKey), session.Nanos(s.CreatedAt), session.Nanos(s.ExpiresAt),
+		idle, max(int64(s.PauseAfter), 0), session.Nanos(s.EndedAt), record,
 	}
 }
 
 // Touch implements session.Store.
 func (s *Store) Touch(ctx context.Context, id string, at time.Time) error {
 	doing := fmt.Sprintf("touch session %q", id)
-	result, err := s.stmts.touch.ExecContext(ctx, nanos(at), id)
+	result, err := s.stmts.touch.ExecContext(ctx, session.Nanos(at), id)
 	if err != nil {
 		return failure(doing, err)
 	}
@@ -125,7 +125,7 @@ func (s *Store) Touch(ctx context.Context, id string, at time.Time) error {
 func (s *Store) Purge(ctx context.Context, endedBefore time.Time) (int, error) {
 	total := 0
 	for {
-		result, err := s.stmts.purge.ExecContext(ctx, nanos(endedBefore), purgeBatch)
+		result, err := s.stmts.purge.ExecContext(ctx, session.Nanos(endedBefore), purgeBatch)
 		if err != nil {
 			return total, failure("purge sessions", err)
 		}

@@ -44,6 +44,7 @@ func Run(t *testing.T, newStore func(t *testing.T) session.Store) {
 		{"idempotency key, 50 at once", testIdempotencyRace},
 		{"update", testUpdate},
 		{"update refused by change", testUpdateRefused},
+		{"update of what is fixed", testUpdateFixed},
 		{"update, many at once", testUpdateRace},
 		{"touch", testTouch},
 		{"touch while updating", testTouchWhileUpdating},

@@ -227,6 +227,43 @@ func testUpdateRefused(t *testing.T, ctx context.Context, st session.Store) {
 	}
 }
 
+// testUpdateFixed: what sessions are found by does not change, but for a key that
+// is given up.
+func testUpdateFixed(t *testing.T, ctx context.Context, st session.Store) {
+	first := New(1)
+	first.IdempotencyKey = "key"
+	first = mustCreate(t, ctx, st, first)
+	keyless := mustCreate(t, ctx, st, New(2))
+	for what, change := range map[string]func(*session.Session){
+		"owner":            func(s *session.Session) { s.Owner = "somebody else" },
+		"time of creation": func(s *session.Session) { s.CreatedAt = s.CreatedAt.Add(time.Nanosecond) },
+		"key":              func(s *session.Session) { s.IdempotencyKey = "another" },
+	} {
+		for _, s := range []session.Session{first, keyless} {
+			_, err := st.Update(ctx, s.ID, func(s *session.Session) error { change(s); return nil })
+			if !errors.Is(err, session.ErrFixed) {
+				t.Errorf("Update of the %s: %v, want ErrFixed", what, err)
+			}
+			if diff := cmp.Diff(s, mustGet(t, ctx, st, s.ID)); diff != "" {
+				t.Errorf("the record changed (-want +got):\n%s", diff)
+			}
+		}
+	}
+	freed := mustUpdate(t, ctx, st, first.ID, func(s *session.Session) error { s.IdempotencyKey = ""; return nil })
+	if diff := cmp.Diff(freed, mustGet(t, ctx, st, first.ID)); diff != "" || freed.IdempotencyKey != "" {
+		t.Errorf("Get returned (-want +got):\n%s", diff)
+	}
+	if page, _, err := st.List(ctx, session.Query{Owner: first.Owner, IdempotencyKey: "key"}); err != nil || len(page) != 0 {
+		t.Errorf("by a key that was given up: %v, %v", ids(page), err)
+	}
+	again := New(3)
+	again.IdempotencyKey = "key"
+	mustCreate(t, ctx, st, again)
+	if page, _, err := st.List(ctx, session.Query{Owner: first.Owner, IdempotencyKey: "key"}); err != nil || len(page) != 1 || page[0].ID != again.ID {
+		t.Errorf("by a key that was given again: %v, %v, want session 3", ids(page), err)
+	}
+}
+
 func testUpdateRace(t *testing.T, ctx context.Context, st session.Store) {
 	s := mustCreate(t, ctx, st, New(1))
 	const writers, times = 8, 25
