@@ -83,6 +83,7 @@ func AsError(err error) *api.Error {
 	}{
 		{session.ErrNotFound, api.Errorf(http.StatusNotFound, api.CodeSessionNotFound, "session not found")},
 		{session.ErrBadCursor, api.Errorf(http.StatusBadRequest, api.CodeInvalidRequest, "malformed page token")},
+		{session.ErrAway, away()},
 		{session.ErrUnavailable, api.Errorf(http.StatusInternalServerError, api.CodeStoreFailed, "internal server error")},
 		{sandbox.ErrFull, Overloaded()},
 		{sandbox.ErrNoImage, api.Errorf(http.StatusInternalServerError, api.CodeImageNotFound, "the template's image is not on this machine")},
@@ -105,6 +106,13 @@ func AsError(err error) *api.Error {
 		}
 	}
 	return api.Errorf(http.StatusInternalServerError, api.CodeInternal, "internal server error").WithCause(err)
+}
+
+// away is the answer while a store on another machine cannot be reached.
+func away() *api.Error {
+	e := api.Errorf(http.StatusServiceUnavailable, api.CodeUnavailable, "the session store is away, please try again")
+	e.RetryAfter = 1
+	return e
 }
 
 // Overloaded is the 429 of every limit on concurrency, sandboxes or memory.

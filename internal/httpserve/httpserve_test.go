@@ -55,6 +55,7 @@ func TestErrorsBecomeAnswers(t *testing.T) {
 		{fmt.Errorf("x: %w", session.ErrNotFound), 404, api.CodeSessionNotFound, "session not found"},
 		{session.ErrBadCursor, 400, api.CodeInvalidRequest, "malformed page token"},
 		{session.ErrUnavailable, 500, api.CodeStoreFailed, "internal server error"},
+		{fmt.Errorf("get: %w: %w", session.ErrUnavailable, session.ErrAway), 503, api.CodeUnavailable, "the session store is away, please try again"},
 		{sandbox.ErrFull, 429, api.CodeServerOverloaded, "server overloaded, please try again later"},
 		{sandbox.ErrNoImage, 500, api.CodeImageNotFound, "the template's image is not on this machine"},
 		{context.DeadlineExceeded, 504, api.CodeSandboxTimeout, "request timed out"},
