@@ -1,6 +1,6 @@
 // Package sqlite keeps session records in one SQLite file, for a single node, and
 // with them what else has to outlive the process: checkpoints, the sessions' clock,
-// and tokens.
+// tokens, and what counts once.
 //
 // The file is in write-ahead-log mode: readers never wait for the writer. One
 // connection writes, a few read. Each record is one row: the session as JSON,

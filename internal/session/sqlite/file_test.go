@@ -203,7 +203,7 @@ func TestMigratesFirstSchema(t *testing.T) {
 	}
 	for _, statement := range []string{
 		"DROP INDEX sessions_pause", "ALTER TABLE sessions DROP COLUMN pause_at", "ALTER TABLE sessions DROP COLUMN pause_after",
-		"DROP TABLE checkpoints", "DROP TABLE clock", "DROP TABLE tokens", "PRAGMA user_version = 1",
+		"DROP TABLE checkpoints", "DROP TABLE clock", "DROP TABLE tokens", "DROP TABLE uses", "PRAGMA user_version = 1",
 	} {
 		execSQL(t, path, statement)
 	}
@@ -224,6 +224,9 @@ func TestMigratesFirstSchema(t *testing.T) {
 		t.Errorf("LoadClock = %v, %v, want none", state, err)
 	}
 	if err := st.CreateToken(t.Context(), tokentest.New(1)); err != nil {
+		t.Error(err)
+	}
+	if err := st.UseOnce(t.Context(), session.Use{Owner: "a", ID: "b", Now: rec.CreatedAt, Until: rec.ExpiresAt, Most: 1}); err != nil {
 		t.Error(err)
 	}
 }

@@ -37,7 +37,7 @@ func (e *FileError) Unwrap() error { return e.Err }
 // changed: files made by them exist.
 //
 // Times are nanoseconds since 1970, UTC, of the sessions' own clock, whose state is
-// in a table; those of tokens are of the machine's. deadline is computed by SQLite so that
+// in a table; those of tokens and uses are of the machine's. deadline is computed by SQLite so that
 // Touch, which writes last_activity alone, moves it too; the comparison is
 // written so that no sum can overflow. A quarantined row holds a record that
 // could not be read; ended_at is then when that was seen. The idle_timeout of a
@@ -97,6 +97,14 @@ CREATE TABLE tokens (
 	last_used_at INTEGER NOT NULL,
 	revoked_at   INTEGER NOT NULL
 ) WITHOUT ROWID;
+`, `
+CREATE TABLE uses (
+	owner TEXT NOT NULL,
+	id    TEXT NOT NULL,
+	until INTEGER NOT NULL,
+	PRIMARY KEY (owner, id)
+) WITHOUT ROWID;
+CREATE INDEX uses_until ON uses (owner, until);
 `}
 
 // inspect refuses a file that is damaged or is something else, before anything

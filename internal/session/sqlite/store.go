@@ -22,8 +22,8 @@ const (
 )
 
 // Store is a session.Store in a SQLite file. It also implements
-// session.Sleepers, session.Checkpoints, session.Clocks, session.Pinger and
-// auth.TokenStore.
+// session.Sleepers, session.Checkpoints, session.Clocks, session.Pinger,
+// session.Once and auth.TokenStore.
 type Store struct {
 	path string
 
@@ -40,6 +40,7 @@ var (
 	_ session.Checkpoints = (*Store)(nil)
 	_ session.Clocks      = (*Store)(nil)
 	_ session.Pinger      = (*Store)(nil)
+	_ session.Once        = (*Store)(nil)
 	_ auth.TokenStore     = (*Store)(nil)
 )
 

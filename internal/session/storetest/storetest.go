@@ -65,6 +65,8 @@ func Run(t *testing.T, newStore func(t *testing.T) session.Store) {
 		{"checkpoints, use and age", testCheckpointUse},
 		{"checkpoints after reopening", testCheckpointReopen},
 		{"clock", testClock},
+		{"used once", testOnce},
+		{"used once, 50 at once", testOnceRace},
 		{"purge", testPurge},
 		{"cancelled context", testCancelled},
 		{"ping", testPing},
