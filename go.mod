@@ -17,6 +17,7 @@ require (
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.10
+	github.com/valkey-io/valkey-go v1.0.79
 	github.com/vishvananda/netlink v1.3.1
 	github.com/xtaci/smux v1.5.58
 	go.uber.org/goleak v1.3.0

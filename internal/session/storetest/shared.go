@@ -104,7 +104,7 @@ func RunRates(t *testing.T, newRates func(t *testing.T) session.Rates) {
 			{1, 100 * time.Millisecond, 0}, {1, 100 * time.Millisecond, 100 * time.Millisecond}, {20, time.Hour, 0},
 			{1, time.Hour - time.Second, 100 * time.Millisecond}, // a clock that is behind
 			{1, time.Hour + 100*time.Millisecond, 0},
-			{20, 0, 0}, {1, 0, 100 * time.Millisecond}, // a clock that was set back
+			{20, 0, 2 * time.Second}, {20, 2 * time.Second, 0}, // a clock that was set back
 		} {
 			if got := take(t, r, "ann", step.n, step.at); math.Abs(float64(got-step.wait)) > float64(2*time.Microsecond) {
 				t.Errorf("step %d: wait %v, want %v", i, got, step.wait)
