@@ -108,7 +108,7 @@ func chain(pkgs map[string]pkg, from string, forbidden func(path string) bool) [
 
 // TestNeverReaches: what must not be linked into what, by whatever way.
 func TestNeverReaches(t *testing.T) {
-	heavy := []string{"k8s.io", "sigs.k8s.io", "gvisor.dev", "github.com/spf13", "modernc.org"}
+	heavy := []string{"k8s.io", "sigs.k8s.io", "gvisor.dev", "github.com/spf13", "modernc.org", "github.com/valkey-io"}
 	own := func(dirs ...string) (out []string) {
 		for _, dir := range dirs {
 			out = append(out, module+"/"+dir)
@@ -178,6 +178,7 @@ func TestOnlyImportedBy(t *testing.T) {
 	}{
 		{"gvisor.dev", []string{"internal/sandbox/gvisor"}},
 		{"modernc.org/sqlite", []string{"internal/session/sqlite"}},
+		{"github.com/valkey-io/valkey-go", []string{"internal/session/redis"}},
 		{"github.com/spf13/cobra", []string{"internal/cli"}},
 		{"github.com/google/go-containerregistry", []string{"internal/image", "images"}},
 	}

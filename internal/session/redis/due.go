@@ -72,34 +72,7 @@ func (s *Store) overdue(
 		if err != nil {
 			return nil, err
 		}
-		var due []session.Session
-		var bad, wrong []timedMember // wrong: the time to move to, or -1
-		for _, m := range members {
-			switch m.row.standing(m.version) {
-			case standsLater:
-				continue
-			case standsNever:
-				m.score = -1
-				wrong = append(wrong, m)
-				continue
-			}
-			if m.row.problem != nil {
-				bad = append(bad, m)
-				continue
-			}
-			at, belongs := when(m.row.session)
-			switch {
-			case !belongs:
-				m.score = -1
-				wrong = append(wrong, m)
-			case score(at) > m.score:
-				m.score = score(at)
-				wrong = append(wrong, m)
-			}
-			if belongs && !at.After(now) {
-				due = append(due, m.row.session)
-			}
-		}
+		due, bad, wrong := judge(members, now, when)
 		if err := unreadable(ctx, bad); err != nil {
 			return nil, err
 		}
@@ -117,6 +90,39 @@ func (s *Store) overdue(
 		// Those in the way now are as many more as have to be asked for.
 		skipped = len(members) - len(due)
 	}
+}
+
+// judge tells members of an index by time apart: those that are due, unreadable
+// ones, and those that are wrong there, with the score to move them to, or -1.
+func judge(members []timedMember, now time.Time, when func(session.Session) (time.Time, bool)) (
+	due []session.Session, bad, wrong []timedMember,
+) {
+	for _, m := range members {
+		switch standing := m.row.standing(m.version); {
+		case standing == standsLater:
+			continue
+		case standing == standsNever:
+			m.score = -1
+			wrong = append(wrong, m)
+			continue
+		case m.row.problem != nil:
+			bad = append(bad, m)
+			continue
+		}
+		at, belongs := when(m.row.session)
+		if belongs && !at.After(now) {
+			due = append(due, m.row.session)
+		}
+		switch {
+		case !belongs:
+			m.score = -1
+			wrong = append(wrong, m)
+		case score(at) > m.score:
+			m.score = score(at)
+			wrong = append(wrong, m)
+		}
+	}
+	return due, bad, wrong
 }
 
 // correct moves members of an index on, and removes those with the score -1. A

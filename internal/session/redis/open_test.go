@@ -161,3 +161,17 @@ func TestUnixSocket(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReserve: the first who asks has the store, for ever.
+func TestReserve(t *testing.T) {
+	s := redistest.Any(t).Start(t)
+	cfg := redis.Config{URL: "redis://" + s.Addr()}
+	for _, step := range []struct{ prefix, holder, want string }{
+		{"", "a", "a"}, {"", "b", "a"}, {"", "a", "a"}, {"other:", "b", "b"},
+	} {
+		cfg.Prefix = step.prefix
+		if got, err := open(t, cfg).Reserve(t.Context(), step.holder); got != step.want || err != nil {
+			t.Errorf("Reserve(%q) with prefix %q = %q, %v, want %q", step.holder, step.prefix, got, err, step.want)
+		}
+	}
+}

@@ -164,6 +164,21 @@ func (s *Store) Ping(ctx context.Context) error {
 	})
 }
 
+// Reserve makes the keys of the store one holder's, unless they are another's, and
+// returns who has them. It is for those whose sandboxes are on one machine; who
+// shares the store does without.
+func (s *Store) Reserve(ctx context.Context, holder string) (string, error) {
+	var has string
+	err := s.exchange(ctx, "reserve session store", func(ctx context.Context, c valkey.Client) (err error) {
+		has, err = s.scripts.claim.Exec(ctx, c, []string{s.ReserveKey()}, []string{holder, ""}).ToString()
+		return err
+	})
+	return has, err
+}
+
+// ReserveKey is the key that says who has reserved the store.
+func (s *Store) ReserveKey() string { return s.keys.prefix + "holder" }
+
 // inspect refuses a server that would lose sessions or does not know the commands
 // that are needed.
 func (s *Store) inspect(ctx context.Context, to address.Address) error {

@@ -9,6 +9,7 @@ package redistest
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -136,7 +137,7 @@ func (s *Server) start() error {
 	if s.config != "" {
 		args = append([]string{s.config}, args...)
 	}
-	p := &process{cmd: exec.Command(s.program.path, args...), ended: make(chan struct{}), output: &output{}}
+	p := &process{cmd: exec.CommandContext(context.Background(), s.program.path, args...), ended: make(chan struct{}), output: &output{}}
 	p.cmd.Args[0] = s.program.Name + "-server"
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = s.Dir, p.output, p.output
 	// Should the test be killed, its servers go with it.
@@ -157,7 +158,7 @@ func (s *Server) start() error {
 			return fmt.Errorf("start %s: it ended by itself: %s", s.program.Name, p.output)
 		case <-time.After(2 * time.Millisecond):
 		}
-		conn, err := net.Dial("tcp", s.Addr())
+		conn, err := s.dial()
 		if err == nil {
 			return conn.Close()
 		}
@@ -169,6 +170,10 @@ func (s *Server) start() error {
 
 // Addr is the server's host:port.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)) }
+
+func (s *Server) dial() (net.Conn, error) {
+	return (&net.Dialer{Timeout: guard}).DialContext(context.Background(), "tcp", s.Addr())
+}
 
 // Kill ends the server as kill -9 does; one that has ended it leaves alone.
 func (s *Server) Kill(t testing.TB) {
@@ -215,7 +220,7 @@ func (s *Server) signal(t testing.TB, sig os.Signal) {
 // FreePort is one that nobody listens on.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +241,7 @@ func (s *Server) Do(t testing.TB, args ...string) string {
 }
 
 func (s *Server) ask(args ...string) (string, error) {
-	conn, err := net.DialTimeout("tcp", s.Addr(), guard)
+	conn, err := s.dial()
 	if err != nil {
 		return "", err
 	}
