@@ -25,7 +25,6 @@ import (
 	"github.com/volcano-sh/agentcube/internal/router"
 	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor"
 	"github.com/volcano-sh/agentcube/internal/session"
-	"github.com/volcano-sh/agentcube/internal/session/sqlite"
 	"github.com/volcano-sh/agentcube/internal/template"
 )
 
@@ -40,6 +39,7 @@ const endTimeout = time.Minute
 func upSettings() []string {
 	return []string{
 		"listen", "allowNonLoopback", "allowedHosts", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
+		"store", "redisUrl", "redisPasswordFile", "redisCaFile", "redisCertFile", "redisKeyFile", "redisPrefix", "redisTimeout",
 		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "standby", "snapshotBudget", "maxSessionsPerOwner",
 		"audit", "auditContent", "auditMaxSize", "maxConcurrentRequests", "maxConnections", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
 		"sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
@@ -80,7 +80,7 @@ type server struct {
 
 	web       *httpserve.Server
 	lock      *os.File
-	store     *sqlite.Store
+	store     store
 	images    *image.Store
 	templates *template.Directory
 	driver    *gvisor.Driver
@@ -209,14 +209,6 @@ func (s *server) detachStdio(context.Context) (func() error, error) {
 func writeAt(f *os.File, text string) error {
 	_, err := f.WriteAt([]byte(text), 0)
 	return err
-}
-
-func (s *server) openStore(ctx context.Context) (func() error, error) {
-	s.store = sqlite.New(s.cfg.SessionStorePath())
-	if err := s.store.Open(ctx); err != nil {
-		return nil, err
-	}
-	return s.store.Close, nil
 }
 
 // openAudit opens the record of what is done from now on, if it is wanted.

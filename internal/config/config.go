@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"log/slog"
 	"maps"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/volcano-sh/agentcube/internal/session/redis/address"
 )
 
 // Config is every setting. The fields are read after Load; they are not
@@ -29,6 +32,21 @@ type Config struct {
 	TemplateDir string
 	// TokenFile holds the token that callers on this machine show.
 	TokenFile string
+
+	// Store is where sessions are kept: "sqlite", in a file of DataDir, or "redis",
+	// on the server of RedisURL, which Valkey may be as well.
+	Store string
+	// RedisURL is the address of that server; see internal/session/redis/address.
+	RedisURL string
+	// RedisPasswordFile holds its password; "" means that it wants none.
+	RedisPasswordFile string
+	// RedisCAFile holds whom its certificate is signed by, RedisCertFile and
+	// RedisKeyFile are what it is shown; "" are the machine's authorities, and nothing.
+	RedisCAFile, RedisCertFile, RedisKeyFile string
+	// RedisPrefix begins the names of all keys there.
+	RedisPrefix string
+	// RedisTimeout is how long one answer of it may take.
+	RedisTimeout time.Duration
 
 	LogLevel slog.Level
 	// LogFormat is "text" or "json".
@@ -242,6 +260,9 @@ func (c *Config) Settings() []Setting {
 		}
 		if f.secret && s.Value != "" {
 			s.Value = "(set)"
+		}
+		if _, err := address.Parse(c.RedisURL); f.key == "redisUrl" && errors.Is(err, address.ErrPassword) {
+			s.Value = "(set, with a password in it)"
 		}
 		out = append(out, s)
 	}

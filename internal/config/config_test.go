@@ -130,6 +130,21 @@ func TestClientVariables(t *testing.T) {
 	}
 }
 
+// TestPasswordInAddress: it is refused, but may be there, and is not to be shown.
+func TestPasswordInAddress(t *testing.T) {
+	c := mustLoad(t, "", nil, "--redis-url=redis://cube:hunter2@host")
+	if value, _ := source(t, c, "redisUrl"); value == "" || strings.Contains(value, "hunter2") {
+		t.Errorf("redisUrl is shown as %q", value)
+	}
+	c = mustLoad(t, "redisUrl: redis://cube@host\n", nil)
+	if value, _ := source(t, c, "redisUrl"); value != "redis://cube@host" {
+		t.Errorf("redisUrl is shown as %q", value)
+	}
+	if warned := strings.Join(c.Warnings(), " "); !strings.Contains(warned, "redisUrl is set, but store is sqlite") {
+		t.Errorf("warnings: %q", warned)
+	}
+}
+
 func TestValidate(t *testing.T) {
 	tests := []struct {
 		name, file string
@@ -155,6 +170,14 @@ func TestValidate(t *testing.T) {
 		{"limits of an owner", "maxRequestsPerOwner: -1\n", []string{"AGENTCUBE_MAX_CREATE_RATE_PER_OWNER=-2"}, nil, []string{
 			"AGENTCUBE_MAX_CREATE_RATE_PER_OWNER: maxCreateRatePerOwner: -2 is less than 0", ":1: maxRequestsPerOwner: -1 is less than 0",
 		}},
+		{"store", "store: etcd\nredisPrefix: a{b}\nredisTimeout: 0s\nredisUrl: redis://cube:hunter2@host\n", []string{"AGENTCUBE_REDIS_CA_FILE=ca.pem"},
+			[]string{"--redis-cert-file=/c"}, []string{
+				`AGENTCUBE_REDIS_CA_FILE: redisCaFile: "ca.pem" is not an absolute path`, `:1: store: "etcd" is not one of sqlite, redis`,
+				`:2: redisPrefix: must not be empty`, `:3: redisTimeout: 0s is not more than 0`, `:4: redisUrl: must hold no password; name a file that does`,
+				"flag --redis-cert-file: redisCertFile: goes with redisKeyFile",
+			}},
+		{"store without a server", "store: redis\n", nil, nil, []string{"redisUrl: is empty, but store is redis"}},
+		{"store on a server", "store: redis\nredisUrl: valkeys+cluster://cube@a,b:7000\nredisPasswordFile: /run/secrets/redis\n", nil, nil, nil},
 		{"twice", "platform: kvm\nplatform: kvm\n", nil, nil, []string{":2: platform: is there twice"}},
 		{"secret", "", []string{"AGENTCUBE_API_TOKEN=x"}, nil, nil},
 		{"relative path in the environment", "", []string{"AGENTCUBE_DATA_DIR=data"}, nil, []string{`dataDir: "data" is not an absolute path`, "templateDir"}},

@@ -57,6 +57,9 @@ func (c *Config) templateDir() string {
 // SessionStorePath is the file of the session store.
 func (c *Config) SessionStorePath() string { return filepath.Join(c.DataDir, "sessions.db") }
 
+// InstallationPath is the file with what tells this data folder from all others.
+func (c *Config) InstallationPath() string { return filepath.Join(c.DataDir, "installation") }
+
 // BootstrapKeyPath is the private key that signs init tokens.
 func (c *Config) BootstrapKeyPath() string { return filepath.Join(c.DataDir, "keys", "bootstrap.pem") }
 

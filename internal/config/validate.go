@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/volcano-sh/agentcube/internal/session/redis/address"
 )
 
 // minAuditSize is the least AuditMaxSize in bytes: four files of a few lines each.
@@ -62,6 +64,8 @@ func (c *Config) Validate() error {
 		}
 	}
 	oneOf("logFormat", c.LogFormat, "text", "json")
+	oneOf("store", c.Store, "sqlite", "redis")
+	c.validateRedis(bad)
 	oneOf("platform", c.Platform, "systrap", "kvm", "auto")
 	for key, n := range map[string]int64{
 		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget), "snapshotBudget": int64(c.SnapshotBudget), "standby": int64(c.Standby), "auditMaxSize": int64(c.AuditMaxSize),
@@ -75,6 +79,7 @@ func (c *Config) Validate() error {
 	}
 	for key, d := range map[string]time.Duration{
 		"sandboxCreateTimeout": c.SandboxCreateTimeout, "shutdownTimeout": c.ShutdownTimeout, "endedRetention": c.EndedRetention,
+		"redisTimeout": c.RedisTimeout,
 	} {
 		if d <= 0 {
 			bad(key, "%v is not more than 0", d)
@@ -99,6 +104,33 @@ func (c *Config) Validate() error {
 	}
 	slices.Sort(e.Problems)
 	return e
+}
+
+// validateRedis looks at the settings of the server that keeps sessions.
+func (c *Config) validateRedis(bad func(key, format string, args ...any)) {
+	for key, path := range map[string]string{
+		"redisPasswordFile": c.RedisPasswordFile, "redisCaFile": c.RedisCAFile,
+		"redisCertFile": c.RedisCertFile, "redisKeyFile": c.RedisKeyFile,
+	} {
+		if path != "" && !filepath.IsAbs(path) {
+			bad(key, "%q is not an absolute path", path)
+		}
+	}
+	if (c.RedisCertFile == "") != (c.RedisKeyFile == "") {
+		bad("redisCertFile", "goes with redisKeyFile: one of them is missing")
+	}
+	if c.RedisPrefix == "" || strings.ContainsAny(c.RedisPrefix, "{}") {
+		bad("redisPrefix", "must not be empty, and have no braces in it")
+	}
+	if c.RedisURL == "" {
+		if c.Store == "redis" {
+			bad("redisUrl", "is empty, but store is redis; it has the form %s", address.Forms)
+		}
+		return
+	}
+	if _, err := address.Parse(c.RedisURL); err != nil {
+		bad("redisUrl", "%v", err)
+	}
 }
 
 // HostNames are the names of this machine: AllowedHosts, and the host of Listen
@@ -143,6 +175,9 @@ func (c *Config) Warnings() []string {
 	if host, problem := splitListen(c.Listen); problem == "" && !loopback(host) {
 		out = append(out, fmt.Sprintf(
 			"listening on %s, which other machines can reach: whoever has the token can run code on this machine, and requests travel unencrypted", c.Listen))
+	}
+	if c.RedisURL != "" && c.Store != "redis" {
+		out = append(out, "redisUrl is set, but store is "+c.Store+": sessions are not kept on that server")
 	}
 	known := slices.Clone(foreign)
 	for _, f := range c.fields {
