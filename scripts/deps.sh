@@ -4,6 +4,11 @@
 set -euo pipefail
 
 packages=(erofs-utils mmdebstrap debian-archive-keyring ca-certificates git gcc libc6-dev "$@")
+# The store is tested on real servers. Debian's redis-tools has the server, too, by
+# the name redis-check-rdb; unlike redis-server it starts no service. Valkey is
+# packaged likewise, where it is.
+packages+=(redis-tools)
+command -v valkey-check-rdb >/dev/null || ! apt-cache show valkey-tools >/dev/null 2>&1 || packages+=(valkey-tools)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 python3 -c 'import pip' 2>/dev/null || packages+=(python3-pip)
 
