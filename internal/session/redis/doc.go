@@ -25,7 +25,9 @@
 //     reads it fetches the record, and tells a place of now from one of the past,
 //     which is removed, and one that may be of the future, which is left. Versions are
 //     numbered and differ also where two are made at once, so a place of the past
-//     never comes true again, and removing it undoes nobody's work.
+//     never comes true again, and removing it undoes nobody's work. Each leads to
+//     the record, and that counts, so it is found also where a server that took over
+//     lacks the last moments of the index, or of the record.
 //   - The times in the indexes are the earliest at which something may be due.
 //     Activity only moves it on; Touch therefore changes the session's hash and
 //     nothing else. Who finds a place whose time has come looks at the record, and

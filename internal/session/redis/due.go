@@ -29,6 +29,7 @@ type timedMember struct {
 	member, id, version string
 	score               int64
 	row                 row
+	add                 bool // it is to be there
 }
 
 // Due implements session.Store. A record that cannot be read is reported once,
@@ -92,32 +93,36 @@ func (s *Store) overdue(
 	}
 }
 
-// judge tells members of an index by time apart: those that are due, unreadable
-// ones, and those that are wrong there, with the score to move them to, or -1.
+// judge tells members of an index by time apart: the sessions that are due,
+// unreadable records, and members that are to be corrected. Whatever version
+// a member is about, it leads to the record, and that decides.
 func judge(members []timedMember, now time.Time, when func(session.Session) (time.Time, bool)) (
 	due []session.Session, bad, wrong []timedMember,
 ) {
+	seen := map[string]bool{}
 	for _, m := range members {
-		switch standing := m.row.standing(m.version); {
-		case standing == standsLater:
-			continue
-		case standing == standsNever:
-			m.score = -1
-			wrong = append(wrong, m)
-			continue
-		case m.row.problem != nil:
-			bad = append(bad, m)
+		standing := m.row.standing(m.version)
+		if !m.row.counts() || m.row.problem != nil {
+			switch standing {
+			case standsNever:
+				wrong = append(wrong, m.gone())
+			case standsNow:
+				bad = append(bad, m)
+			}
 			continue
 		}
 		at, belongs := when(m.row.session)
-		if belongs && !at.After(now) {
+		if belongs && !at.After(now) && !seen[m.id] {
+			seen[m.id] = true
 			due = append(due, m.row.session)
 		}
 		switch {
-		case !belongs:
-			m.score = -1
-			wrong = append(wrong, m)
-		case score(at) > m.score:
+		case standing == standsNever && belongs:
+			// The present version has a place of its own, unless the server has lost it.
+			wrong = append(wrong, m.gone(), m.mended(score(at)))
+		case standing == standsNever, standing == standsNow && !belongs:
+			wrong = append(wrong, m.gone())
+		case standing == standsNow && score(at) > m.score:
 			m.score = score(at)
 			wrong = append(wrong, m)
 		}
@@ -125,9 +130,21 @@ func judge(members []timedMember, now time.Time, when func(session.Session) (tim
 	return due, bad, wrong
 }
 
-// correct moves members of an index on, and removes those with the score -1. A
-// member belongs to one version of a record, of which the time only ever moves
-// on, so nobody's later knowledge is undone.
+// gone is m, to be removed.
+func (m timedMember) gone() timedMember {
+	m.score = -1
+	return m
+}
+
+// mended is the member that the present version of the record of m has.
+func (m timedMember) mended(score int64) timedMember {
+	m.member, m.version, m.score, m.add = timed(m.id, m.row.placed), m.row.placed, score, true
+	return m
+}
+
+// correct moves members of an index on, removes those with the score -1, and adds
+// those that are missing. A member belongs to one version of a record, of which
+// the time only ever moves on, so nobody's later knowledge is undone.
 func (s *Store) correct(ctx context.Context, doing, index string, wrong []timedMember) error {
 	if len(wrong) == 0 {
 		return nil
@@ -136,9 +153,12 @@ func (s *Store) correct(ctx context.Context, doing, index string, wrong []timedM
 		commands := make(valkey.Commands, len(wrong))
 		key := s.keys.index(index)
 		for i, m := range wrong {
-			if m.score < 0 {
+			switch {
+			case m.score < 0:
 				commands[i] = b.Zrem().Key(key).Member(m.member).Build()
-			} else {
+			case m.add:
+				commands[i] = b.Zadd().Key(key).Gt().ScoreMember().ScoreMember(float64(m.score), m.member).Build()
+			default:
 				commands[i] = b.Zadd().Key(key).Xx().Gt().ScoreMember().ScoreMember(float64(m.score), m.member).Build()
 			}
 		}
@@ -204,35 +224,42 @@ func (s *Store) Purge(ctx context.Context, endedBefore time.Time) (int, error) {
 		if err != nil {
 			return total, err
 		}
-		var wrong, over []timedMember
-		for _, m := range members {
-			switch m.row.standing(m.version) {
-			case standsNever:
-				m.score = -1
-				wrong = append(wrong, m)
-			case standsNow:
-				switch {
-				case m.row.problem != nil && m.score < score(endedBefore), m.row.session.Ended() && m.row.session.EndedAt.Before(endedBefore):
-					over = append(over, m)
-				case m.row.problem == nil && !m.row.session.Ended():
-					m.score = -1
-					wrong = append(wrong, m)
-				}
-			}
+		over, wrong := judgeEnded(members, endedBefore)
+		if err := s.correct(ctx, doing, indexEnded, wrong); err != nil {
+			return total, err
 		}
 		removed, err := s.remove(ctx, doing, over)
 		total += removed
 		if err != nil {
 			return total, err
 		}
-		if err := s.correct(ctx, doing, indexEnded, wrong); err != nil {
-			return total, err
-		}
 		if len(members) < want {
 			return total, nil
 		}
-		skipped = len(members) - len(over) - len(wrong)
+		skipped = len(members) - len(over)
 	}
+}
+
+// judgeEnded is judge for sessions that have ended: over are the records that are
+// to be removed.
+func judgeEnded(members []timedMember, before time.Time) (over, wrong []timedMember) {
+	ended, bad, wrong := judge(members, before, func(rec session.Session) (time.Time, bool) { return rec.EndedAt, rec.Ended() })
+	old := map[string]bool{}
+	for _, rec := range ended {
+		old[rec.ID] = rec.EndedAt.Before(before)
+	}
+	for _, m := range members {
+		if m.row.counts() && m.row.problem == nil && old[m.id] {
+			over = append(over, m)
+			old[m.id] = false // once
+		}
+	}
+	for _, m := range bad {
+		if m.score < score(before) {
+			over = append(over, m)
+		}
+	}
+	return over, wrong
 }
 
 // remove removes records, and then what leads to them. Where it breaks off in
@@ -266,7 +293,7 @@ func (s *Store) remove(ctx context.Context, doing string, over []timedMember) (i
 	s.tidy(ctx, func(b valkey.Builder) valkey.Commands {
 		var commands valkey.Commands
 		for _, m := range gone {
-			commands = append(commands, b.Zrem().Key(s.keys.index(indexEnded)).Member(m.member).Build())
+			commands = append(commands, b.Zrem().Key(s.keys.index(indexEnded)).Member(m.member, timed(m.id, m.row.placed)).Build())
 			if m.row.problem == nil {
 				commands = append(commands, s.leaveLists(b, m.row.session, m.row.born)...)
 			}

@@ -256,6 +256,39 @@ func TestDiesWhileUpdating(t *testing.T) {
 	}
 }
 
+// TestServerForgets: where a server that took over lacks the last moments, an index and
+// a record can be of different times. Either leads to the other.
+func TestServerForgets(t *testing.T) {
+	server := redistest.Any(t).Start(t)
+	st := openOn(t, server)
+	rec, err := st.Create(t.Context(), storetest.New(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, due := st.keys.session(rec.ID), st.keys.index(indexDue)
+	old := server.Do(t, "HGET", key, "ver")
+	if _, err := st.Update(t.Context(), rec.ID, func(s *session.Session) error { s.IdleTimeout = time.Second; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	version := server.Do(t, "HGET", key, "ver")
+	// The index is of before.
+	server.Do(t, "ZREM", due, timed(rec.ID, version))
+	server.Do(t, "ZADD", due, strconv.FormatInt(score(rec.Deadline()), 10), timed(rec.ID, old))
+	wantSessions(t, st, "the index has forgotten", rec)
+	if members := server.Do(t, "ZRANGE", due, "0", "-1"); members != timed(rec.ID, version) {
+		t.Errorf("the index is not mended: %q", members)
+	}
+	// The record is of before.
+	server.Do(t, "HSET", key, "ver", old, "idx", old)
+	wantSessions(t, st, "the record has forgotten", rec)
+	wantSessions(t, st, "and again", rec)
+	// Both have the session twice.
+	server.Do(t, "ZADD", due, "1", timed(rec.ID, old))
+	if found, err := st.Due(t.Context(), far, 10); err != nil || len(found) != 1 {
+		t.Errorf("Due: %d sessions, %v, want it once", len(found), err)
+	}
+}
+
 // TestSentAgain: what was carried out, but whose answer got lost, is not done a
 // second time, whatever has happened since.
 func TestSentAgain(t *testing.T) {
