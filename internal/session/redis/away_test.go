@@ -105,11 +105,13 @@ func TestRestart(t *testing.T) {
 			s.Restart(t)
 			wantBack(t, st.Store)
 			// One that is back before anybody's patience ends is not noticed.
+			patient := open(t, redis.Config{URL: "redis://" + s.Addr(), Timeout: 10 * time.Second})
 			s.Kill(t)
 			time.AfterFunc(timeout/2, func() { s.Restart(t) })
-			if err := st.Ping(t.Context()); err != nil {
+			if err := patient.Ping(t.Context()); err != nil {
 				t.Errorf("Ping while it restarts: %v", err)
 			}
+			wantBack(t, st.Store)
 			cancel()
 			wg.Wait()
 			got, err := st.Get(t.Context(), storetest.New(1).ID)
@@ -144,7 +146,7 @@ func TestFrozen(t *testing.T) {
 		if err := call(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, session.ErrUnavailable) {
 			t.Errorf("%s: %v, want context.Canceled alone", what, err)
 		}
-		if took := time.Since(begin); took > timeout {
+		if took := time.Since(begin); took > bound {
 			t.Errorf("%s went on for %v after it was cancelled", what, took)
 		}
 	}

@@ -140,7 +140,7 @@ func TestOpenCancelled(t *testing.T) {
 	if err := st.Open(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Open: %v, want context.DeadlineExceeded", err)
 	}
-	if took := time.Since(begin); took > timeout {
+	if took := time.Since(begin); took > bound {
 		t.Errorf("Open went on for %v", took)
 	}
 }
@@ -150,7 +150,7 @@ func TestOpenWaits(t *testing.T) {
 	s := redistest.Any(t).Start(t)
 	s.Kill(t)
 	time.AfterFunc(timeout, func() { s.Restart(t) })
-	open(t, redis.Config{URL: "redis://" + s.Addr(), Timeout: 4 * timeout})
+	open(t, redis.Config{URL: "redis://" + s.Addr(), Timeout: 20 * timeout})
 }
 
 func TestUnixSocket(t *testing.T) {
