@@ -54,7 +54,7 @@ func bounds() []Defence {
 		{"one-json-value", Client, "sends two values, of which two readers take one each", "internal/httpserve/json.go",
 			`if _, extra := dec.Token(); extra != io.EOF {`, `if _, extra := dec.Token(); extra != io.EOF && false {`, inServe("TestReadJSON")},
 		{"causes-not-told", Client, "reads what broke in the answer", "internal/httpserve/errors.go",
-			"return api.Errorf(http.StatusInternalServerError, api.CodeInternal, \"internal server error\").WithCause(err)\n}\n\n// Overloaded",
-			"return api.Errorf(http.StatusInternalServerError, api.CodeInternal, \"%v\", err).WithCause(err)\n}\n\n// Overloaded", inServe("TestErrorsBecomeAnswers")},
+			"return api.Errorf(http.StatusInternalServerError, api.CodeInternal, \"internal server error\").WithCause(err)\n}\n\n// away",
+			"return api.Errorf(http.StatusInternalServerError, api.CodeInternal, \"%v\", err).WithCause(err)\n}\n\n// away", inServe("TestErrorsBecomeAnswers")},
 	}
 }
