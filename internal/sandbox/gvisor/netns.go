@@ -10,6 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Nothing but the main function is to run on the first thread of this process. gVisor
+// starts its processes on threads that it takes into a sandbox's network for a moment,
+// as newNetns does, and where they go back to is where the first thread is then: were
+// that in a sandbox's network itself, a thread would stay there, and with it any
+// connection that is later made on it.
+func init() { runtime.LockOSThread() }
+
 // newNetns makes a network namespace with a loopback interface that is up and
 // nothing else. It lives as long as the file is open or a sandbox is in it.
 func newNetns() (*os.File, error) {
@@ -27,9 +34,7 @@ func newNetns() (*os.File, error) {
 		}
 		defer home.Close()
 		file, err := unshareNetns()
-		// The first thread of a process never ends, and gVisor takes its namespace
-		// for everybody's: it has to go back. A thread that cannot ends with the
-		// goroutine, as it is not unlocked.
+		// A thread that cannot go back ends with the goroutine, as it is not unlocked.
 		back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET)
 		if back == nil {
 			runtime.UnlockOSThread()

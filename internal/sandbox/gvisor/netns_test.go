@@ -3,18 +3,25 @@ package gvisor
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestNetnsTakesNoThread: all threads of this process stay in the host's network.
-// Before, the first thread could be left in the sandboxes' one. gVisor takes
-// what that is in for what others have to go back to, and put them there, too.
+// Before, the first thread could be in a sandboxes' one, for good or for a moment.
+// gVisor takes what that is in for what others have to go back to, and put them there, too.
 func TestNetnsTakesNoThread(t *testing.T) {
 	home, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
+	if runtime.LockOSThread(); unix.Gettid() == unix.Getpid() {
+		t.Error("a goroutine that is not main's runs on the first thread")
+	}
+	runtime.UnlockOSThread()
 	for range 200 {
 		f, err := newNetns()
 		if err != nil {
