@@ -43,18 +43,15 @@ func TestPort(t *testing.T) {
 	t.Parallel()
 	c := env.shared.client(t)
 	bound := create(t, c, client.CreateOptions{})
-	for name, s := range map[string]*client.Session{
-		"encrypted": bound, "in plain text": bound.InPlainText(), "managed": create(t, c, client.CreateOptions{Managed: true}),
-	} {
-		t.Run(name, func(t *testing.T) {
-			if name != "in plain text" {
-				if err := s.WriteFile(t.Context(), "server.py", []byte(portServer)); err != nil {
-					t.Fatal(err)
-				}
-				run(t, s, "sh", "-c", "setsid python3 server.py >/dev/null 2>&1 &")
-			}
-			usePort(t, s)
-		})
+	managed := create(t, c, client.CreateOptions{Managed: true})
+	for _, s := range []*client.Session{bound, managed} {
+		if err := s.WriteFile(t.Context(), "server.py", []byte(portServer)); err != nil {
+			t.Fatal(err)
+		}
+		run(t, s, "sh", "-c", "setsid python3 server.py >/dev/null 2>&1 &")
+	}
+	for name, s := range map[string]*client.Session{"encrypted": bound, "in plain text": bound.InPlainText(), "managed": managed} {
+		t.Run(name, func(t *testing.T) { usePort(t, s) })
 	}
 }
 
