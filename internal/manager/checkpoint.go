@@ -156,7 +156,7 @@ func (m *Manager) save(ctx context.Context, rec session.Session, snapshot string
 		return sandbox.Snapshot{}, err
 	}
 	defer leave()
-	saved, err := m.cfg.Driver.Checkpoint(ctx, rec.SandboxID, snapshot)
+	saved, err := m.driver.Checkpoint(ctx, rec.SandboxID, snapshot)
 	switch {
 	case err == nil:
 		return saved, nil
@@ -176,7 +176,7 @@ func (m *Manager) save(ctx context.Context, rec session.Session, snapshot string
 func (m *Manager) dropSnapshot(name string) {
 	ctx, cancel := context.WithTimeout(m.attempts, m.cfg.DeleteTimeout)
 	defer cancel()
-	if err := m.cfg.Driver.DeleteSnapshot(ctx, name); err != nil {
+	if err := m.driver.DeleteSnapshot(ctx, name); err != nil {
 		m.log.Error("snapshot not removed", "snapshot", name, "error", err)
 	}
 }

@@ -44,7 +44,7 @@ type told struct {
 func killAsleepAt(t *testing.T, l *life) {
 	w := newWorld(t)
 	w.wrapStore = func(s manager.Store) manager.Store { return mortalStore{s, l} }
-	w.wrap = func(d sandbox.Driver) sandbox.Driver { return mortalDriver{d, l} }
+	w.wrap = func(d sandbox.Full) sandbox.Full { return mortalDriver{d, l} }
 	n := w.start()
 	heard := n.sleepyLife()
 	died := l.isDead()

@@ -82,42 +82,42 @@ func (s mortalStore) DeleteCheckpoint(ctx context.Context, owner, name, snapshot
 }
 
 type mortalDriver struct {
-	sandbox.Driver
+	sandbox.Full
 	life *life
 }
 
 func (d mortalDriver) Create(ctx context.Context, spec sandbox.Spec) (out sandbox.Sandbox, err error) {
-	dead := d.life.do(func() error { out, err = d.Driver.Create(ctx, spec); return nil })
+	dead := d.life.do(func() error { out, err = d.Full.Create(ctx, spec); return nil })
 	return out, errors.Join(dead, err)
 }
 
 func (d mortalDriver) Delete(ctx context.Context, id string) (err error) {
-	dead := d.life.do(func() error { err = d.Driver.Delete(ctx, id); return nil })
+	dead := d.life.do(func() error { err = d.Full.Delete(ctx, id); return nil })
 	return errors.Join(dead, err)
 }
 
 func (d mortalDriver) Dial(ctx context.Context, id string, port uint16) (conn net.Conn, err error) {
-	dead := d.life.do(func() error { conn, err = d.Driver.Dial(ctx, id, port); return nil })
+	dead := d.life.do(func() error { conn, err = d.Full.Dial(ctx, id, port); return nil })
 	return conn, errors.Join(dead, err)
 }
 
 func (d mortalDriver) Pause(ctx context.Context, id string) (err error) {
-	dead := d.life.do(func() error { err = d.Driver.Pause(ctx, id); return nil })
+	dead := d.life.do(func() error { err = d.Full.Pause(ctx, id); return nil })
 	return errors.Join(dead, err)
 }
 
 func (d mortalDriver) Resume(ctx context.Context, id string) (err error) {
-	dead := d.life.do(func() error { err = d.Driver.Resume(ctx, id); return nil })
+	dead := d.life.do(func() error { err = d.Full.Resume(ctx, id); return nil })
 	return errors.Join(dead, err)
 }
 
 func (d mortalDriver) Checkpoint(ctx context.Context, id, name string) (out sandbox.Snapshot, err error) {
-	dead := d.life.do(func() error { out, err = d.Driver.Checkpoint(ctx, id, name); return nil })
+	dead := d.life.do(func() error { out, err = d.Full.Checkpoint(ctx, id, name); return nil })
 	return out, errors.Join(dead, err)
 }
 
 func (d mortalDriver) DeleteSnapshot(ctx context.Context, name string) (err error) {
-	dead := d.life.do(func() error { err = d.Driver.DeleteSnapshot(ctx, name); return nil })
+	dead := d.life.do(func() error { err = d.Full.DeleteSnapshot(ctx, name); return nil })
 	return errors.Join(dead, err)
 }
 
@@ -144,7 +144,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 func killAt(t *testing.T, l *life) {
 	w := newWorld(t)
 	w.wrapStore = func(s manager.Store) manager.Store { return mortalStore{s, l} }
-	w.wrap = func(d sandbox.Driver) sandbox.Driver { return mortalDriver{d, l} }
+	w.wrap = func(d sandbox.Full) sandbox.Full { return mortalDriver{d, l} }
 	n := w.start()
 	created := n.do(t.Context(), "alice", "POST", createPath, createBody, "Idempotency-Key", "k")
 	var id string

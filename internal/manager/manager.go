@@ -104,6 +104,7 @@ type Manager struct {
 	cfg    Config
 	log    *slog.Logger
 	clock  *session.Clock
+	driver sandbox.Full // Config.Driver
 	routes http.Handler
 	slots  *slots
 	rates  *rates
@@ -165,7 +166,7 @@ func New(cfg Config) *Manager {
 	base, cancel := context.WithCancel(context.Background())
 	attempts, abort := context.WithCancel(context.Background())
 	m := &Manager{
-		cfg: cfg, log: cfg.Logger, clock: cfg.Clock, slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
+		cfg: cfg, log: cfg.Logger, clock: cfg.Clock, driver: sandbox.Complete(cfg.Driver), slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
 		rates: newRates(cfg.MaxCreateRate), base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
 		starts: newTurns(cfg.MaxParallelStarts), saves: newTurns(cfg.MaxParallelStarts), agreed: auth.NewAgreements(),
 		creations: map[string]*creation{}, transitions: map[string]*transition{}, removals: map[string]*removal{},
@@ -230,7 +231,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	err := errors.Join(m.waitCreations(ctx), m.waitTransitions(ctx))
-	m.cfg.Driver.Warm(nil)
+	m.driver.Warm(nil)
 	if !m.cfg.KeepSessions {
 		err = errors.Join(err, m.endAll(ctx))
 	}

@@ -40,7 +40,7 @@ func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, _ auth.Princip
 
 	steps, done := make(chan string, maxSteps), make(chan error, 1)
 	go func() {
-		done <- m.cfg.Driver.Prepare(ctx, m.templateSpec(tmpl), func(step string) {
+		done <- m.driver.Prepare(ctx, m.templateSpec(tmpl), func(step string) {
 			select {
 			case steps <- step:
 			default:

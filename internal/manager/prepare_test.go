@@ -15,7 +15,7 @@ import (
 
 // preparing is a driver that takes steps to prepare a template.
 type preparing struct {
-	sandbox.Driver
+	sandbox.Full
 	steps int
 	err   error
 	spec  sandbox.Spec
@@ -39,8 +39,8 @@ const preparePath = "/v1/templates/default/simple-codeinterpreter/prepare"
 
 func preparingNode(t *testing.T, p *preparing) *node {
 	w := newWorld(t)
-	w.wrap = func(d sandbox.Driver) sandbox.Driver {
-		p.Driver = d
+	w.wrap = func(d sandbox.Full) sandbox.Full {
+		p.Full = d
 		return p
 	}
 	return w.start()

@@ -178,7 +178,7 @@ func (m *Manager) pause(ctx context.Context, id string, by session.PausedBy) (se
 		return session.Session{}, errAwake
 	case rec.State == api.StateRunning:
 		m.attest(ctx, rec)
-		if err := m.cfg.Driver.Pause(ctx, rec.SandboxID); err != nil {
+		if err := m.driver.Pause(ctx, rec.SandboxID); err != nil {
 			return session.Session{}, m.unchanged(rec, "pause", err)
 		}
 	}
@@ -235,7 +235,7 @@ func (m *Manager) resume(ctx context.Context, id string) (session.Session, error
 		m.slots.sleep(rec.SandboxID)
 		return session.Session{}, err
 	}
-	err = m.cfg.Driver.Resume(ctx, rec.SandboxID)
+	err = m.driver.Resume(ctx, rec.SandboxID)
 	leave()
 	if err != nil {
 		m.slots.sleep(rec.SandboxID)

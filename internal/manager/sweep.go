@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 
-	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 )
 
@@ -74,8 +73,8 @@ func (m *Manager) sweep(ctx context.Context) error {
 }
 
 func (m *Manager) snapshotNames(ctx context.Context) (map[string]bool, error) {
-	list, err := m.cfg.Driver.Snapshots(ctx)
-	if err != nil && !errors.Is(err, sandbox.ErrUnsupported) {
+	list, err := m.driver.Snapshots(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)
 	}
 	names := make(map[string]bool, len(list))

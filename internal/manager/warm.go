@@ -26,7 +26,7 @@ func (m *Manager) warm() {
 		return
 	}
 	m.pools = pools
-	m.cfg.Driver.Warm(pools)
+	m.driver.Warm(pools)
 }
 
 func (m *Manager) warmLoop(ctx context.Context) {

@@ -117,7 +117,7 @@ type world struct {
 	// What start uses; tests change it before.
 	hooks     fake.Hooks
 	wrapStore func(manager.Store) manager.Store
-	wrap      func(sandbox.Driver) sandbox.Driver
+	wrap      func(sandbox.Full) sandbox.Full
 	config    func(*manager.Config)
 	templates []template.Template
 }

@@ -11,6 +11,9 @@ import (
 // which errors.Is with the values of this package holds where one applies.
 // A Driver is made by its package's New (no I/O), started by Open and ended by
 // Close; Close leaves the sandboxes running, so that the next Open finds them.
+//
+// What not every driver can do is in Warmer, Sleeper and Copier, and its
+// Capabilities say which it is. Complete makes any driver all of them.
 type Driver interface {
 	// Create makes a sandbox and starts it. It returns when PicoD inside
 	// answers its health check. When it fails, or ctx ends first, nothing of
@@ -38,6 +41,19 @@ type Driver interface {
 	// when nothing listens on the port.
 	Dial(ctx context.Context, id string, port uint16) (net.Conn, error)
 
+	// Exits delivers each sandbox that ends without Delete having been
+	// called for it, once, also one that ended while no process of AgentCube
+	// was there to see it. The channel is closed by Close. There is one
+	// channel, for one reader.
+	Exits() <-chan Exit
+
+	// Capabilities says what this driver can do on this machine. It is known
+	// after Open and does not change.
+	Capabilities() Capabilities
+}
+
+// Warmer is a Driver that can make sandboxes ahead of time when it is told to.
+type Warmer interface {
 	// Prepare makes what Create needs to be fast with such a spec, a snapshot
 	// of a sandbox that has just begun, unless it is there. Then it waits until
 	// the pool for such a spec, if Warm asked for one, is full or cannot be
@@ -51,7 +67,10 @@ type Driver interface {
 	// pools fill in the background, and only while there is room. What waits
 	// in a pool has no ID, and Get and List do not show it.
 	Warm(pools []Pool)
+}
 
+// Sleeper is a Driver that can put sandboxes to sleep.
+type Sleeper interface {
 	// Pause freezes a running sandbox, memory and files, and keeps it on disk
 	// alone. Its connections break. When it fails the sandbox runs on, and
 	// ErrDiskFull says that there is no room. Pausing a paused one succeeds.
@@ -60,7 +79,10 @@ type Driver interface {
 	// Resume lets a paused sandbox go on where it was. When it fails the
 	// sandbox is still paused. Resuming a running one succeeds.
 	Resume(ctx context.Context, id string) error
+}
 
+// Copier is a Driver that can keep the state of sandboxes and make more from it.
+type Copier interface {
 	// Checkpoint keeps the state of a running or paused sandbox, which goes on
 	// as it was, under the name of a snapshot: 1 to 63 characters of [a-z0-9-].
 	// Create with Spec.Snapshot starts from it, as often as wanted, or fails with
@@ -76,14 +98,57 @@ type Driver interface {
 	// DeleteSnapshot removes a snapshot. Removing what does not exist
 	// succeeds; sandboxes made from it are not touched.
 	DeleteSnapshot(ctx context.Context, snapshot string) error
-
-	// Exits delivers each sandbox that ends without Delete having been
-	// called for it, once, also one that ended while no process of AgentCube
-	// was there to see it. The channel is closed by Close. There is one
-	// channel, for one reader.
-	Exits() <-chan Exit
-
-	// Capabilities says what this driver can do on this machine. It is known
-	// after Open and does not change.
-	Capabilities() Capabilities
 }
+
+// Full is a Driver with everything that a driver may be able to do.
+type Full interface {
+	Driver
+	Warmer
+	Sleeper
+	Copier
+}
+
+// Complete is d with what it cannot do answered by ErrUnsupported. Pools that a driver
+// does not know of are left out.
+func Complete(d Driver) Full {
+	if f, ok := d.(Full); ok {
+		return f
+	}
+	c := completed{Driver: d, Warmer: unable{}, Sleeper: unable{}, Copier: unable{}}
+	if w, ok := d.(Warmer); ok {
+		c.Warmer = w
+	}
+	if s, ok := d.(Sleeper); ok {
+		c.Sleeper = s
+	}
+	if k, ok := d.(Copier); ok {
+		c.Copier = k
+	}
+	return c
+}
+
+type completed struct {
+	Driver
+	Warmer
+	Sleeper
+	Copier
+}
+
+// unable can do nothing of it.
+type unable struct{}
+
+func (unable) Prepare(context.Context, Spec, func(string)) error { return ErrUnsupported }
+
+func (unable) Warm([]Pool) {}
+
+func (unable) Pause(context.Context, string) error { return ErrUnsupported }
+
+func (unable) Resume(context.Context, string) error { return ErrUnsupported }
+
+func (unable) Checkpoint(context.Context, string, string) (Snapshot, error) {
+	return Snapshot{}, ErrUnsupported
+}
+
+func (unable) Snapshots(context.Context) ([]Snapshot, error) { return nil, nil }
+
+func (unable) DeleteSnapshot(context.Context, string) error { return nil }

@@ -58,7 +58,7 @@ type Driver struct {
 	closed   bool
 }
 
-var _ sandbox.Driver = (*Driver)(nil)
+var _ sandbox.Full = (*Driver)(nil)
 
 // New makes a driver; call Open before anything else.
 func New(cfg Config) *Driver {

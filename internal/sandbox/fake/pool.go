@@ -16,7 +16,7 @@ type pool struct {
 	claims int
 }
 
-// Prepare implements sandbox.Driver: it checks the image, and that is all.
+// Prepare implements sandbox.Warmer: it checks the image, and that is all.
 func (d *Driver) Prepare(ctx context.Context, spec sandbox.Spec, progress func(step string)) error {
 	err := d.usable(ctx)
 	if err == nil {
@@ -34,7 +34,7 @@ func (d *Driver) Prepare(ctx context.Context, spec sandbox.Spec, progress func(s
 	return nil
 }
 
-// Warm implements sandbox.Driver.
+// Warm implements sandbox.Warmer.
 func (d *Driver) Warm(pools []sandbox.Pool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

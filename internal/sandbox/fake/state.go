@@ -125,7 +125,7 @@ func (h *Host) aliveLocked(id string, same *box) (*box, error) {
 	return b, nil
 }
 
-// Pause implements sandbox.Driver.
+// Pause implements sandbox.Sleeper.
 func (d *Driver) Pause(ctx context.Context, id string) error {
 	if err := d.pause(ctx, id); err != nil {
 		return fmt.Errorf("pause sandbox %s: %w", id, err)
@@ -169,7 +169,7 @@ func (d *Driver) pause(ctx context.Context, id string) error {
 	return err
 }
 
-// Resume implements sandbox.Driver.
+// Resume implements sandbox.Sleeper.
 func (d *Driver) Resume(ctx context.Context, id string) error {
 	if err := d.resume(ctx, id); err != nil {
 		return fmt.Errorf("resume sandbox %s: %w", id, err)
@@ -210,7 +210,7 @@ func (d *Driver) resume(ctx context.Context, id string) error {
 	return nil
 }
 
-// Checkpoint implements sandbox.Driver.
+// Checkpoint implements sandbox.Copier.
 func (d *Driver) Checkpoint(ctx context.Context, id, name string) (sandbox.Snapshot, error) {
 	info, err := d.checkpoint(ctx, id, name)
 	if err != nil {
@@ -257,7 +257,7 @@ func (d *Driver) checkpoint(ctx context.Context, id, name string) (sandbox.Snaps
 	return s.info, nil
 }
 
-// Snapshots implements sandbox.Driver.
+// Snapshots implements sandbox.Copier.
 func (d *Driver) Snapshots(ctx context.Context) ([]sandbox.Snapshot, error) {
 	if err := d.usable(ctx); err != nil {
 		return nil, err
@@ -273,7 +273,7 @@ func (d *Driver) Snapshots(ctx context.Context) ([]sandbox.Snapshot, error) {
 	return out, nil
 }
 
-// DeleteSnapshot implements sandbox.Driver.
+// DeleteSnapshot implements sandbox.Copier.
 func (d *Driver) DeleteSnapshot(ctx context.Context, name string) error {
 	err := d.usable(ctx)
 	if err == nil && d.cfg.Hooks.DeleteSnapshot != nil {

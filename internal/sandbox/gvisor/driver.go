@@ -57,7 +57,7 @@ type Driver struct {
 	room diskRoom
 }
 
-var _ sandbox.Driver = (*Driver)(nil)
+var _ sandbox.Full = (*Driver)(nil)
 
 // New makes a driver; Open starts it.
 func New(cfg Config) *Driver {

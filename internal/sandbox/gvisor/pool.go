@@ -110,7 +110,7 @@ func (p *pools) wake() {
 	}
 }
 
-// Warm implements sandbox.Driver.
+// Warm implements sandbox.Warmer.
 func (d *Driver) Warm(wanted []sandbox.Pool) {
 	d.mu.Lock()
 	usable := d.open && !d.closed

@@ -14,7 +14,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
-// Pause implements sandbox.Driver. The sandbox goes on for the moment between
+// Pause implements sandbox.Sleeper. The sandbox goes on for the moment between
 // the saving of its state and its end, so that a failure, and the end of this
 // process, leave it running; nobody can reach it then.
 func (d *Driver) Pause(ctx context.Context, id string) error {
@@ -95,7 +95,7 @@ func (d *Driver) capture(ctx context.Context, r *run, dir string, prepare hostli
 	return s, err
 }
 
-// Resume implements sandbox.Driver.
+// Resume implements sandbox.Sleeper.
 func (d *Driver) Resume(ctx context.Context, id string) error {
 	b, err := d.find(id)
 	if err != nil {
@@ -160,7 +160,7 @@ func (d *Driver) wake(ctx context.Context, b *box, s *snapshot) error {
 
 func (d *Driver) snapshotDir(name string) string { return filepath.Join(d.snaps, name) }
 
-// Checkpoint implements sandbox.Driver.
+// Checkpoint implements sandbox.Copier.
 func (d *Driver) Checkpoint(ctx context.Context, id, name string) (sandbox.Snapshot, error) {
 	if !validID(name) {
 		return sandbox.Snapshot{}, fmt.Errorf("%w: snapshot %q: want 1 to 63 characters of [a-z0-9-]", sandbox.ErrInvalidSpec, name)
@@ -256,7 +256,7 @@ func (d *Driver) usableSnapshot(dir string) (*snapshot, error) {
 	return s, err
 }
 
-// Snapshots implements sandbox.Driver.
+// Snapshots implements sandbox.Copier.
 func (d *Driver) Snapshots(context.Context) ([]sandbox.Snapshot, error) {
 	entries, err := os.ReadDir(d.snaps)
 	if err != nil {
@@ -281,7 +281,7 @@ func (d *Driver) Snapshots(context.Context) ([]sandbox.Snapshot, error) {
 	return slices.Clip(out), nil
 }
 
-// DeleteSnapshot implements sandbox.Driver.
+// DeleteSnapshot implements sandbox.Copier.
 func (d *Driver) DeleteSnapshot(_ context.Context, name string) error {
 	if !validID(name) {
 		return nil

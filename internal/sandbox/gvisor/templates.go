@@ -189,7 +189,7 @@ func (t *templates) prune() error {
 	return nil
 }
 
-// Prepare implements sandbox.Driver.
+// Prepare implements sandbox.Warmer.
 func (d *Driver) Prepare(ctx context.Context, spec sandbox.Spec, progress func(step string)) error {
 	spec.ID, spec.Snapshot = "prepare", ""
 	spec, err := withDefaults(spec)

@@ -171,7 +171,7 @@ func (s *suite) wantNoExit() {
 
 func (s *suite) kill(id string) {
 	s.Helper()
-	if err := s.c.Kill(s.ctx, s.d, id); err != nil {
+	if err := s.c.Kill(s.ctx, s.made, id); err != nil {
 		s.Fatalf("Kill: %v", err)
 	}
 }
@@ -182,7 +182,7 @@ func (s *suite) reopenRunning() {
 	if err != nil {
 		s.Fatalf("Get: %v", err)
 	}
-	s.d = s.c.Reopen(s.T, s.d)
+	s.use(s.c.Reopen(s.T, s.made))
 	after, err := s.d.Get(s.ctx, id)
 	if err != nil || after.Exit != nil || !after.CreatedAt.Equal(before.CreatedAt) || after.Isolation != before.Isolation {
 		s.Errorf("Get after reopening = %+v, %v, want %+v", after, err, before)
@@ -205,7 +205,7 @@ func (s *suite) reopenRunning() {
 func (s *suite) reopenExit() {
 	id := s.create()
 	s.kill(id)
-	s.d = s.c.Reopen(s.T, s.d)
+	s.use(s.c.Reopen(s.T, s.made))
 	s.awaitExit(id)
 	got, err := s.d.Get(s.ctx, id)
 	if err != nil || got.Exit == nil {
@@ -217,7 +217,7 @@ func (s *suite) reopenExit() {
 
 func (s *suite) closeEndsExits() {
 	exits := s.d.Exits()
-	s.d = s.c.Reopen(s.T, s.d)
+	s.use(s.c.Reopen(s.T, s.made))
 	select {
 	case e, ok := <-exits:
 		if ok {

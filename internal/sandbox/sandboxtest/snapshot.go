@@ -253,7 +253,7 @@ func (s *suite) snapshotOutlives() {
 	name := s.checkpoint(parent)
 	s.remove(parent)
 	s.wantGone(parent)
-	s.d = s.c.Reopen(s.T, s.d)
+	s.use(s.c.Reopen(s.T, s.made))
 	if names := s.snapshots(); !slices.Equal(names, []string{name}) {
 		s.Errorf("Snapshots after reopening = %q, want %q", names, name)
 	}
@@ -273,7 +273,7 @@ func (s *suite) sandboxOutlives() {
 	}
 	s.wantState(child, sessionKeys()[1], "kept")
 	s.pause(child)
-	s.d = s.c.Reopen(s.T, s.d)
+	s.use(s.c.Reopen(s.T, s.made))
 	s.resume(child)
 	s.wantState(child, sessionKeys()[1], "kept")
 	s.remove(child)

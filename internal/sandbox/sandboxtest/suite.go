@@ -117,7 +117,8 @@ func Run(t *testing.T, c Config) {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), c.Guard)
 			t.Cleanup(cancel)
-			s := &suite{T: t, c: c, ctx: ctx, d: c.New(t)}
+			s := &suite{T: t, c: c, ctx: ctx}
+			s.use(c.New(t))
 			if can := s.d.Capabilities(); !can.Pause && strings.Contains(test.name, "Pause") ||
 				!can.Fork && (strings.Contains(test.name, "Checkpoint") || strings.Contains(test.name, "Snapshot")) {
 				t.Log("this driver cannot do it, and says so")
@@ -130,10 +131,14 @@ func Run(t *testing.T, c Config) {
 
 type suite struct {
 	*testing.T
-	c   Config
-	ctx context.Context
-	d   sandbox.Driver
+	c    Config
+	ctx  context.Context
+	made sandbox.Driver // as Config.New made it
+	d    sandbox.Full   // the same
 }
+
+// use has the rest of the test use a driver.
+func (s *suite) use(d sandbox.Driver) { s.made, s.d = d, sandbox.Complete(d) }
 
 // newID returns an id that no other test uses.
 func (s *suite) newID() string { return "t-" + strings.ToLower(rand.Text()) }

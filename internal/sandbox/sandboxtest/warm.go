@@ -80,8 +80,8 @@ func (s *suite) warm() {
 	if err := s.d.Prepare(s.ctx, spec, nil); err != nil && !errors.Is(err, sandbox.ErrUnsupported) {
 		s.Errorf("Prepare of what has a pool: %v", err)
 	}
-	if s.c.Waiting != nil && s.c.Waiting(s.d) < 2 {
-		s.Errorf("%d sandboxes wait when Prepare returns, want 2", s.c.Waiting(s.d))
+	if s.c.Waiting != nil && s.c.Waiting(s.made) < 2 {
+		s.Errorf("%d sandboxes wait when Prepare returns, want 2", s.c.Waiting(s.made))
 	}
 	s.wantWaiting(2)
 	s.d.Warm(nil)
@@ -95,10 +95,10 @@ func (s *suite) wantWaiting(want int) {
 	if s.c.Waiting == nil {
 		return
 	}
-	for s.c.Waiting(s.d) != want {
+	for s.c.Waiting(s.made) != want {
 		select {
 		case <-s.ctx.Done():
-			s.Fatalf("%d sandboxes wait, want %d", s.c.Waiting(s.d), want)
+			s.Fatalf("%d sandboxes wait, want %d", s.c.Waiting(s.made), want)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
