@@ -44,6 +44,7 @@ const (
 	CodeUnsupported         Code = "NOT_SUPPORTED"         // 501: what makes sandboxes here cannot do that
 	CodeUnavailable         Code = "UNAVAILABLE"           // 503: shutting down, or a dependency is away
 	CodeAuditUnavailable    Code = "AUDIT_UNAVAILABLE"     // 503: the audit record cannot be written, and nothing is done unrecorded
+	CodeTemplateUnusable    Code = "TEMPLATE_UNUSABLE"     // 422: no sandbox can be made from the template
 	CodeSandboxNotAllowed   Code = "SANDBOX_NOT_ALLOWED"   // 503: the machine lets no sandbox be made, now or later
 	CodeDiskFull            Code = "DISK_FULL"             // 507: no room on disk for the state of a session
 	CodeSandboxTimeout      Code = "SANDBOX_TIMEOUT"       // 504: the sandbox did not become ready in time

@@ -164,6 +164,21 @@ type CodeInterpreterSandboxTemplate struct {
 	// unprivileged user. Added by this version.
 	// +optional
 	RunAsRoot bool `json:"runAsRoot,omitempty"`
+	// ReadOnlyRootFilesystem lets a sandbox write to its workspace and to /tmp alone. It
+	// needs Kubernetes. Added by this version.
+	// +optional
+	ReadOnlyRootFilesystem bool `json:"readOnlyRootFilesystem,omitempty"`
+	// NodeSelector, Tolerations, Affinity and PriorityClassName are as in a Pod, and
+	// have no effect on one machine. Added by this version.
+	// +optional
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// +optional
+	// +listType=atomic
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+	// +optional
+	PriorityClassName string `json:"priorityClassName,omitempty"`
 	// MaxProcesses bounds the processes and threads of user code. Added by
 	// this version.
 	// +optional

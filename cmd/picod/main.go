@@ -53,6 +53,11 @@ func run(args []string, stderr io.Writer) error {
 		return relay()
 	case len(args) > 0 && args[0] == "attach":
 		return picod.Attach()
+	case len(args) > 0 && args[0] == "install":
+		if len(args) != 2 {
+			return errors.New("install wants one path")
+		}
+		return install(args[1])
 	}
 	cfg, err := configure(args, stderr)
 	if err != nil {

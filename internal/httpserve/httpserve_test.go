@@ -57,7 +57,7 @@ func TestErrorsBecomeAnswers(t *testing.T) {
 		{session.ErrUnavailable, 500, api.CodeStoreFailed, "internal server error"},
 		{fmt.Errorf("get: %w: %w", session.ErrUnavailable, session.ErrAway), 503, api.CodeUnavailable, "the session store is away, please try again"},
 		{sandbox.ErrFull, 429, api.CodeServerOverloaded, "server overloaded, please try again later"},
-		{sandbox.ErrNoImage, 500, api.CodeImageNotFound, "the template's image is not on this machine"},
+		{sandbox.ErrNoImage, 500, api.CodeImageNotFound, "the template's image was not found"},
 		{context.DeadlineExceeded, 504, api.CodeSandboxTimeout, "request timed out"},
 		{errors.New("password is hunter2"), 500, api.CodeInternal, "internal server error"},
 	} {

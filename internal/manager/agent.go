@@ -68,13 +68,14 @@ func (m *Manager) offer(p plan) <-chan *offer {
 	}
 	go func() {
 		o := &offer{}
-		o.token, o.body, o.err = m.signOffer(p.record, p.given)
+		o.token, o.body, o.err = m.signOffer(p.record, p.record.SandboxID, p.given)
 		made <- o
 	}()
 	return made
 }
 
-func (m *Manager) signOffer(rec session.Session, g given) (token string, body []byte, err error) {
+// signOffer signs an offer to the PicoD that takes itself for agent.
+func (m *Manager) signOffer(rec session.Session, agent string, g given) (token string, body []byte, err error) {
 	mode, key := auth.InitKeyBound, rec.PublicKey
 	if rec.Auth == api.AuthManaged {
 		pem, err := auth.PublicKeyPEM(m.cfg.RouterKey)
@@ -92,7 +93,7 @@ func (m *Manager) signOffer(rec session.Session, g given) (token string, body []
 		return "", nil, fmt.Errorf("encode init request: %w", err)
 	}
 	token, err = auth.SignInit(m.cfg.BootstrapKey, auth.Init{
-		SessionID: rec.ID, SandboxID: rec.SandboxID, Mode: mode, PublicKey: key, Body: body,
+		SessionID: rec.ID, SandboxID: agent, Mode: mode, PublicKey: key, Body: body,
 	}, time.Now())
 	return token, body, err
 }

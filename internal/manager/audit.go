@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -101,7 +102,11 @@ func (m *Manager) attest(ctx context.Context, rec session.Session) {
 func (m *Manager) statement(ctx context.Context, rec session.Session) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, sealTimeout)
 	defer cancel()
-	token, err := auth.SignSeal(m.cfg.BootstrapKey, rec.ID, rec.SandboxID, time.Now())
+	sb, err := m.cfg.Driver.Get(ctx, rec.SandboxID)
+	if err != nil {
+		return "", err
+	}
+	token, err := auth.SignSeal(m.cfg.BootstrapKey, rec.ID, cmp.Or(sb.AgentID, sb.ID), time.Now())
 	if err != nil {
 		return "", err
 	}

@@ -177,6 +177,9 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 	}
 	var certificate string
 	if key != nil {
+		if sb.AgentID != "" { // which nobody knew before
+			key.token, key.body, key.err = m.signOffer(p.record, sb.AgentID, p.given)
+		}
 		if certificate, err = m.initAgent(ctx, p, key); err != nil {
 			return session.Session{}, err
 		}
@@ -210,7 +213,7 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 func driverError(err error) error {
 	for _, known := range []error{
 		sandbox.ErrFull, sandbox.ErrNoImage, sandbox.ErrNoSnapshot, sandbox.ErrBadSnapshot, sandbox.ErrDiskFull, sandbox.ErrUnsupported,
-		sandbox.ErrNotAllowed, context.Canceled, context.DeadlineExceeded,
+		sandbox.ErrNotAllowed, sandbox.ErrBadTemplate, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, known) {
 			return err
@@ -277,8 +280,10 @@ func failureReason(err error) string {
 		return "there was no room on disk"
 	case errors.Is(err, sandbox.ErrNotAllowed):
 		return "the machine does not allow sandboxes"
+	case errors.Is(err, sandbox.ErrBadTemplate):
+		return sandbox.ErrBadTemplate.Error()
 	case errors.Is(err, sandbox.ErrNoImage):
-		return "the template's image is not on this machine"
+		return "the template's image was not found"
 	case errors.Is(err, session.ErrUnavailable):
 		return "the session store failed"
 	}

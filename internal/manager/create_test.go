@@ -163,7 +163,7 @@ func TestCreateFailures(t *testing.T) {
 		}, 503, api.CodeSandboxNotAllowed, "the machine does not allow sandboxes"},
 		{"image missing", func(w *world) {
 			w.hooks.Create = func(context.Context, sandbox.Spec) error { return sandbox.ErrNoImage }
-		}, 500, api.CodeImageNotFound, "the template's image is not on this machine"},
+		}, 500, api.CodeImageNotFound, "the template's image was not found"},
 		{"driver is slow", func(w *world) {
 			w.config = func(c *manager.Config) { c.CreateTimeout = time.Millisecond }
 			w.hooks.Create = func(ctx context.Context, _ sandbox.Spec) error { <-ctx.Done(); return ctx.Err() }

@@ -87,15 +87,7 @@ func rehost(from []api.EntryPoint, host string) []api.EntryPoint {
 // templateSpec is the part of a sandbox's spec that its template decides: the
 // same for Create, Prepare and Warm.
 func (m *Manager) templateSpec(tmpl template.Template) sandbox.Spec {
-	s := sandbox.Spec{
-		Image: tmpl.Image, Command: tmpl.Command, Args: tmpl.Args,
-		Env: tmpl.Env, Resources: tmpl.Resources, RunAsRoot: tmpl.RunAsRoot,
-		Workspace: tmpl.Workspace, MinIsolation: tmpl.MinIsolation, Preload: tmpl.Preload,
-	}
-	if tmpl.AuthMode != template.AuthNone {
-		s.BootstrapKey = m.bootstrapPEM()
-	}
-	return s
+	return tmpl.Spec(m.bootstrapPEM())
 }
 
 // copySpec is the spec of a sandbox that starts from a snapshot.

@@ -211,6 +211,12 @@ func (m *Manager) checkIsolation(tmpl template.Template) error {
 		return nil
 	}
 	have := m.cfg.Driver.Capabilities().Isolation
+	if d, ok := m.cfg.Driver.(sandbox.Isolator); ok {
+		var err error
+		if have, err = d.IsolationOf(tmpl.Spec("")); err != nil {
+			return driverError(err)
+		}
+	}
 	want := slices.Index(isolations[:], tmpl.MinIsolation)
 	if want >= 0 && slices.Index(isolations[:], have) >= want {
 		return nil

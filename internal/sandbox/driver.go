@@ -100,6 +100,13 @@ type Copier interface {
 	DeleteSnapshot(ctx context.Context, snapshot string) error
 }
 
+// Isolator is a Driver whose sandboxes are not all isolated alike.
+type Isolator interface {
+	// IsolationOf is what the sandboxes with such a spec are isolated by. It does no I/O.
+	// ErrBadTemplate when none can be made.
+	IsolationOf(spec Spec) (string, error)
+}
+
 // Full is a Driver with everything that a driver may be able to do.
 type Full interface {
 	Driver

@@ -19,6 +19,7 @@ var (
 	ErrBadSnapshot = errors.New("snapshot cannot be used") // damaged, or made elsewhere
 	ErrUnsupported = errors.New("not supported by this driver")
 	ErrNotAllowed  = errors.New("this machine does not allow sandboxes")
+	ErrBadTemplate = errors.New("sandboxes of this template cannot be made")
 	ErrInvalidSpec = errors.New("invalid sandbox spec")
 	ErrClosed      = errors.New("driver is closed")
 )
@@ -55,6 +56,9 @@ type Spec struct {
 	// Preload are the Python modules that user code finds imported already.
 	// What cannot be imported is left out.
 	Preload []string
+	// Extras are what its template says to one driver alone, which knows their type;
+	// others do not look at them. Nil where a template says nothing of the kind.
+	Extras any
 	// Snapshot, when not empty, is what the sandbox starts from: its memory
 	// and files, and its Image, Command, Args, Env, Resources, RunAsRoot,
 	// Workspace and Preload in place of those given here. Its identity is its
@@ -101,6 +105,9 @@ type Sandbox struct {
 	Labels    map[string]string
 	// Isolation is what separates it from the host, as it really is.
 	Isolation string
+	// AgentID is what its PicoD takes itself for, which tokens for it have to name;
+	// "" means ID.
+	AgentID string
 	// Paused: it is on disk alone.
 	Paused bool
 	// Exit is nil while the sandbox runs or is paused.

@@ -26,14 +26,18 @@ func (r resolver) agentRuntime(ar *v1alpha1.AgentRuntime) Template {
 	const at = "spec.podTemplate.spec"
 	pod := ar.Spec.Template.Spec
 	t.Labels = r.labels("spec.podTemplate.labels", ar.Spec.Template.Labels)
-	r.onlyKubernetes(at, pod)
+	if !r.kubernetes {
+		r.onlyKubernetes(at, pod)
+	}
 	if len(pod.Containers) == 0 {
 		r.bad(at+".containers", "is missing")
 		return t
 	}
 	container := pod.Containers[0]
 	where := at + ".containers[0]"
-	r.containerOnlyKubernetes(where, container)
+	if !r.kubernetes {
+		r.containerOnlyKubernetes(where, container)
+	}
 	r.image(where+".image", container.Image)
 	r.ownCommand(where+".command", container.Command)
 	t.Image, t.Command, t.Args = container.Image, container.Command, container.Args

@@ -48,7 +48,7 @@ func Parse(file string, data []byte, defaultImage string) ([]Template, error) {
 		if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 			continue
 		}
-		t, found := parseDocument(file, doc.Content[0], defaultImage)
+		t, found := parseDocument(file, doc.Content[0], resolver{defaultImage: defaultImage})
 		line := doc.Content[0].Line
 		if first, twice := lines[t.key()]; twice && t.Name != "" {
 			found = append([]Problem{{File: file, Line: line, Field: "metadata.name",
@@ -64,6 +64,26 @@ func Parse(file string, data []byte, defaultImage string) ([]Template, error) {
 	return templates, nil
 }
 
+// ParseResource reads one resource as an API server has it, in JSON, for use on
+// Kubernetes: what only that can provide is accepted, for others to put into the Pod,
+// and so is a command that is the image's. Env is empty, as Kubernetes gives it to the
+// container. Errors are Problems.
+func ParseResource(data []byte, defaultImage string) (Template, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil || len(doc.Content) == 0 {
+		return Template{}, Problems{{Text: "is not a resource"}}
+	}
+	t, problems := parseDocument("", doc.Content[0], resolver{defaultImage: defaultImage, kubernetes: true})
+	t.Origin = t.key().String()
+	if len(problems) == 0 {
+		return t, nil
+	}
+	for i := range problems { // the lines are nobody's
+		problems[i].File, problems[i].Line = t.Origin, 0
+	}
+	return t, Problems(problems)
+}
+
 var syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 func syntaxProblem(file string, err error) Problem {
@@ -77,7 +97,7 @@ func syntaxProblem(file string, err error) Problem {
 
 // parseDocument reads one resource. It returns what could be read of it
 // together with the mistakes.
-func parseDocument(file string, n *yaml.Node, defaultImage string) (Template, []Problem) {
+func parseDocument(file string, n *yaml.Node, r resolver) (Template, []Problem) {
 	d := newDecoder(file)
 	d.last = n.Line
 	if n.Kind != yaml.MappingNode {
@@ -89,7 +109,7 @@ func parseDocument(file string, n *yaml.Node, defaultImage string) (Template, []
 		d.lines["apiVersion"] = lineOf(n, "apiVersion")
 		d.bad("apiVersion", "must be %s, is %q", want, apiVersion)
 	}
-	r := resolver{decoder: d, defaultImage: defaultImage}
+	r.decoder = d
 	var t Template
 	switch kind {
 	case api.KindCodeInterpreter:

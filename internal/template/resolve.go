@@ -35,6 +35,7 @@ const (
 type resolver struct {
 	*decoder
 	defaultImage string
+	kubernetes   bool // what needs it is there
 }
 
 func (r resolver) codeInterpreter(ci *v1alpha1.CodeInterpreter) Template {
@@ -76,6 +77,9 @@ func (r resolver) codeInterpreter(ci *v1alpha1.CodeInterpreter) Template {
 	t.Resources = r.resources(at+".resources", tmpl.Resources)
 	t.Resources.Processes = r.processes(at+".maxProcesses", tmpl.MaxProcesses)
 	t.RunAsRoot = tmpl.RunAsRoot
+	if tmpl.ReadOnlyRootFilesystem && !r.kubernetes {
+		r.bad(at+".readOnlyRootFilesystem", "needs Kubernetes; what a sandbox here writes is in memory and goes with it")
+	}
 	t.Command, t.Args, t.Workspace = r.process(at, tmpl.Command, tmpl.Args, t.AuthMode)
 	t.Preload = r.preload(at+".preload", tmpl.Preload, t.AuthMode)
 	r.references(at, t)
@@ -167,6 +171,9 @@ func (r resolver) network(at string, n v1alpha1.Network) {
 	switch n {
 	case "", v1alpha1.NetworkNone:
 	case v1alpha1.NetworkInternet, v1alpha1.NetworkAll:
+		if r.kubernetes {
+			return
+		}
 		r.bad(at, "%s needs Kubernetes; a sandbox here has none", n)
 	default:
 		r.bad(at, "must be none, internet or all, is %q", n)
@@ -243,10 +250,13 @@ func (r resolver) env(at string, in []corev1.EnvVar) map[string]string {
 			r.bad(at+".name", "%q holds a character that a variable's name cannot have", e.Name)
 		case strings.Contains(e.Value, "\x00"):
 			r.bad(at+".value", "holds a NUL character")
-		case e.ValueFrom != nil:
+		case e.ValueFrom != nil && !r.kubernetes:
 			r.bad(at+".valueFrom", "needs Kubernetes; here give the value itself as \"value\"")
 		}
 		out[e.Name] = e.Value
+	}
+	if r.kubernetes {
+		return nil
 	}
 	return out
 }
@@ -308,7 +318,7 @@ func (r resolver) process(at string, command, args []string, mode AuthMode) (cmd
 // image, which Kubernetes would use, is not looked at here, and PicoD must not
 // silently take its place.
 func (r resolver) ownCommand(at string, command []string) {
-	if len(command) == 0 || command[0] == "" {
+	if !r.kubernetes && (len(command) == 0 || command[0] == "") {
 		r.bad(at, "is missing: only Kubernetes takes the command from the image, here it must be written out")
 	}
 }

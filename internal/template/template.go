@@ -62,8 +62,25 @@ type Template struct {
 	// themselves.
 	Strict bool
 
+	// Extras are what the template says to one sandbox driver alone: see
+	// sandbox.Spec. What they point to is not changed by anybody.
+	Extras any
+
 	// Origin says where it was read from, as "file:line".
 	Origin string
+}
+
+// Spec is what the template decides about its sandboxes: the same for all of them.
+// bootstrapKey, in PEM, is whose holder may hand a PicoD its session key.
+func (t Template) Spec(bootstrapKey string) sandbox.Spec {
+	s := sandbox.Spec{
+		Image: t.Image, Command: t.Command, Args: t.Args, Env: t.Env, Resources: t.Resources, RunAsRoot: t.RunAsRoot,
+		Workspace: t.Workspace, MinIsolation: t.MinIsolation, Preload: t.Preload, Extras: t.Extras,
+	}
+	if t.AuthMode != AuthNone {
+		s.BootstrapKey = bootstrapKey
+	}
+	return s
 }
 
 // Port is a port of a sandbox that requests are carried to.

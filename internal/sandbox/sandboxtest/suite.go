@@ -119,14 +119,31 @@ func Run(t *testing.T, c Config) {
 			t.Cleanup(cancel)
 			s := &suite{T: t, c: c, ctx: ctx}
 			s.use(c.New(t))
-			if can := s.d.Capabilities(); !can.Pause && strings.Contains(test.name, "Pause") ||
-				!can.Fork && (strings.Contains(test.name, "Checkpoint") || strings.Contains(test.name, "Snapshot")) {
+			if !s.able(test.name) {
 				t.Log("this driver cannot do it, and says so")
 				return
 			}
 			test.run(s)
 		})
 	}
+}
+
+// able: the driver says that it can do what a test is about.
+func (s *suite) able(test string) bool {
+	about := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(test, word) })
+	}
+	can := s.d.Capabilities()
+	_, warms := s.made.(sandbox.Warmer)
+	switch {
+	case about("Checkpoint", "Snapshot"):
+		return can.Fork
+	case about("Pause", "Resume"):
+		return can.Pause
+	case about("Prepare", "Warm"):
+		return warms
+	}
+	return true
 }
 
 type suite struct {

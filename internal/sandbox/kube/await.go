@@ -1,0 +1,161 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
+)
+
+const (
+	// Between two questions to a PicoD that does not answer yet.
+	firstProbePause, longestProbePause = 5 * time.Millisecond, 200 * time.Millisecond
+	// probeTimeout bounds one such question.
+	probeTimeout = 2 * time.Second
+	// pullPatience is how long an image may fail to be pulled: some failures pass.
+	pullPatience = 10 * time.Second
+)
+
+// awaitReady waits until the sandbox of a Pod can be used. PicoD is asked itself: that
+// is known before kubelet has probed it and told the API server.
+func (d *Driver) awaitReady(ctx context.Context, made *corev1.Pod, spec sandbox.Spec) (*corev1.Pod, error) {
+	news, done := d.listen(made.Namespace, made.Name)
+	defer done()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	began := time.Now()
+	for {
+		p := d.find(spec.ID)
+		switch {
+		case p == nil && d.lost(made):
+			return nil, fmt.Errorf("%w: its Pod was deleted while it started", sandbox.ErrNotRunning)
+		case p == nil: // the watch is a moment behind
+		default:
+			if err := d.failure(p, time.Since(began)); err != nil {
+				return nil, err
+			}
+			if p.Status.PodIP != "" && running(p) {
+				return p, d.awaitAgent(ctx, p, spec, news)
+			}
+		}
+		select {
+		case <-news:
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// lost: a Pod that was made is being deleted by somebody.
+func (d *Driver) lost(made *corev1.Pod) bool {
+	o, there, err := d.pods.GetStore().GetByKey(made.Namespace + "/" + made.Name)
+	if err != nil || !there {
+		return false // not seen yet; or never, and then the context ends
+	}
+	p := o.(*corev1.Pod)
+	return p.UID == made.UID && p.DeletionTimestamp != nil
+}
+
+func running(p *corev1.Pod) bool {
+	if len(p.Status.ContainerStatuses) == 0 {
+		return false
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		if c.State.Running == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// failure says why a Pod will not start, or nil while it may.
+func (d *Driver) failure(p *corev1.Pod, waited time.Duration) error {
+	if e := exitOf(p); e != nil {
+		return fmt.Errorf("%w: its container ended at its start: %s", sandbox.ErrBadTemplate, e.Reason)
+	}
+	for _, c := range append(append([]corev1.ContainerStatus{}, p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...) {
+		w := c.State.Waiting
+		if w == nil {
+			continue
+		}
+		switch w.Reason {
+		case "InvalidImageName", "ErrImageNeverPull":
+			return fmt.Errorf("%w: %s: %s", sandbox.ErrNoImage, w.Reason, w.Message)
+		case "ErrImagePull", "ImagePullBackOff":
+			if w.Reason == "ImagePullBackOff" || waited > pullPatience {
+				return fmt.Errorf("%w: %s: %s", sandbox.ErrNoImage, w.Reason, w.Message)
+			}
+		case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff":
+			return fmt.Errorf("%w: container %s: %s: %s", sandbox.ErrBadTemplate, c.Name, w.Reason, w.Message)
+		}
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Reason == corev1.PodReasonUnschedulable && waited > d.cfg.PendingTimeout {
+			return fmt.Errorf("%w: %s", sandbox.ErrFull, c.Message)
+		}
+	}
+	return nil
+}
+
+// awaitAgent waits until PicoD answers, where it is the first process.
+func (d *Driver) awaitAgent(ctx context.Context, p *corev1.Pod, spec sandbox.Spec, news <-chan struct{}) error {
+	if !hasAgent(spec) {
+		return nil
+	}
+	for pause := firstProbePause; ; pause = min(2*pause, longestProbePause) {
+		if probe(ctx, p.Status.PodIP) == nil {
+			return nil
+		}
+		now := d.find(spec.ID)
+		if now == nil {
+			return fmt.Errorf("%w: its Pod was deleted while it started", sandbox.ErrNotRunning)
+		}
+		if err := d.failure(now, 0); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-news:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func hasAgent(spec sandbox.Spec) bool {
+	if x, ok := spec.Extras.(*podspec.Extras); ok && x != nil {
+		return x.Agent
+	}
+	return len(spec.Command)+len(spec.Args) == 0
+}
+
+// probe asks PicoD whether it is well.
+func probe(ctx context.Context, ip string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sandbox/health", nil)
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dial(ctx, ip, sandbox.AgentPort)
+	}}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	if resp.StatusCode != http.StatusOK {
+		err = errors.Join(err, fmt.Errorf("health answered %d", resp.StatusCode))
+	}
+	return errors.Join(err, resp.Body.Close())
+}

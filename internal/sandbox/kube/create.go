@@ -1,0 +1,198 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
+)
+
+// undoTimeout bounds the removal of what a failed Create has made.
+const undoTimeout = 30 * time.Second
+
+// Create implements sandbox.Driver.
+func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	s, err := d.create(ctx, spec)
+	if err != nil {
+		return sandbox.Sandbox{}, fmt.Errorf("create sandbox %s: %w", spec.ID, err)
+	}
+	return s, nil
+}
+
+func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	switch {
+	case !validID(spec.ID):
+		return sandbox.Sandbox{}, fmt.Errorf("%w: id %q: want 1 to 63 characters of [a-z0-9-], a letter or digit first and last", sandbox.ErrInvalidSpec, spec.ID)
+	case spec.Snapshot != "":
+		return sandbox.Sandbox{}, sandbox.ErrUnsupported
+	case spec.Image == "" && spec.Extras == nil:
+		return sandbox.Sandbox{}, fmt.Errorf("%w: image is empty", sandbox.ErrInvalidSpec)
+	}
+	if err := d.usable(ctx); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	t, err := d.builder.Build(spec)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	done, err := d.begin(spec.ID)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	defer done()
+	p, err := d.take(ctx, t, spec)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	ready, err := d.awaitReady(ctx, p, spec)
+	if err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		return sandbox.Sandbox{}, errors.Join(err, d.deletePod(undo, p))
+	}
+	return d.describe(ready), nil
+}
+
+// begin takes an id for one Create. Whoever ends it looks whether the sandbox has
+// ended meanwhile.
+func (d *Driver) begin(id string) (done func(), err error) {
+	if d.find(id) != nil {
+		return nil, sandbox.ErrExists
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy[id] != nil {
+		return nil, sandbox.ErrExists
+	}
+	over := make(chan struct{})
+	d.busy[id] = over
+	return func() {
+		d.mu.Lock()
+		delete(d.busy, id)
+		d.mu.Unlock()
+		close(over)
+		if p := d.find(id); p != nil {
+			d.changed(p)
+		}
+	}, nil
+}
+
+// take finds a Pod for a sandbox: one that waits in a pool, or else a new one.
+func (d *Driver) take(ctx context.Context, t corev1.PodTemplateSpec, spec sandbox.Spec) (*corev1.Pod, error) {
+	namespace := d.namespaceOf(spec)
+	if err := d.closeSandboxes(ctx, namespace); err != nil {
+		return nil, err
+	}
+	p, err := d.claim(ctx, namespace, t, spec)
+	if p != nil || err != nil {
+		return p, err
+	}
+	return d.start(ctx, namespace, t, spec)
+}
+
+func (d *Driver) namespaceOf(spec sandbox.Spec) string {
+	if x, ok := spec.Extras.(*podspec.Extras); ok && x != nil && x.Namespace != "" {
+		return x.Namespace
+	}
+	if d.cfg.Namespace != "" {
+		return d.cfg.Namespace
+	}
+	return metav1.NamespaceDefault
+}
+
+// start makes a Pod.
+func (d *Driver) start(ctx context.Context, namespace string, t corev1.PodTemplateSpec, spec sandbox.Spec) (*corev1.Pod, error) {
+	labels, annotations, err := podspec.Own(spec.ID, spec.ID, spec.Labels)
+	if err != nil {
+		return nil, err
+	}
+	p := &corev1.Pod{ObjectMeta: *t.ObjectMeta.DeepCopy(), Spec: t.Spec}
+	p.Namespace, p.Name = namespace, spec.ID
+	for k, v := range labels {
+		metav1.SetMetaDataLabel(&p.ObjectMeta, k, v)
+	}
+	for k, v := range annotations {
+		metav1.SetMetaDataAnnotation(&p.ObjectMeta, k, v)
+	}
+	for {
+		made, err := d.cfg.Client.CoreV1().Pods(namespace).Create(ctx, p, metav1.CreateOptions{})
+		switch {
+		case err == nil:
+			return made, nil
+		case apierrors.IsAlreadyExists(err):
+			if err := d.awaitEnd(ctx, namespace, spec.ID); err != nil {
+				return nil, err
+			}
+		case ctx.Err() != nil || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err):
+			// It may have been made all the same.
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+			defer cancel()
+			return nil, errors.Join(fmt.Errorf("make Pod: %w", contextError(ctx, err)), d.deleteNamed(undo, namespace, spec.ID))
+		default:
+			return nil, refusal(err)
+		}
+	}
+}
+
+// contextError is the context's, where that is why a call failed: the client does not
+// always say so.
+func contextError(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
+// refusal says what it means that the API server made no Pod.
+func refusal(err error) error {
+	switch {
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
+		return fmt.Errorf("make Pod: %w: %w", sandbox.ErrFull, err)
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsNotFound(err):
+		return fmt.Errorf("make Pod: %w: %w", sandbox.ErrBadTemplate, err)
+	}
+	return fmt.Errorf("make Pod: %w", err)
+}
+
+// awaitEnd waits for a Pod whose name is wanted again to be gone; ErrExists when
+// nobody deletes it.
+func (d *Driver) awaitEnd(ctx context.Context, namespace, name string) error {
+	news, done := d.listen(namespace, name)
+	defer done()
+	for {
+		p, err := d.cfg.Client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil
+		case err != nil:
+			return fmt.Errorf("look at Pod: %w", contextError(ctx, err))
+		case p.DeletionTimestamp == nil:
+			return sandbox.ErrExists
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func validID(id string) bool {
+	if id == "" || len(id) > 63 || id[0] == '-' || id[len(id)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,131 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+
+	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
+	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
+)
+
+// describe is a Pod as a sandbox.
+func (d *Driver) describe(p *corev1.Pod) sandbox.Sandbox {
+	s := sandbox.Sandbox{
+		ID: p.Labels[podspec.LabelSandbox], CreatedAt: p.CreationTimestamp.UTC(), AgentID: string(p.UID),
+		Isolation: d.isolation(p.Spec.RuntimeClassName), Exit: exitOf(p),
+	}
+	if text := p.Annotations[podspec.AnnotationLabels]; text != "" {
+		if err := json.Unmarshal([]byte(text), &s.Labels); err != nil {
+			d.log.Error("labels of a sandbox are not readable", "pod", p.Namespace+"/"+p.Name, "error", err)
+		}
+	}
+	return s
+}
+
+// IsolationOf is what sandboxes with such a spec are isolated by; ErrBadTemplate when
+// its runtime class is not there.
+func (d *Driver) IsolationOf(spec sandbox.Spec) (string, error) {
+	x, ok := spec.Extras.(*podspec.Extras)
+	if !ok || x == nil || x.Pod.RuntimeClassName == nil || *x.Pod.RuntimeClassName == "" {
+		return d.cfg.DefaultIsolation, nil
+	}
+	class, err := d.classes.Get(*x.Pod.RuntimeClassName)
+	if err != nil {
+		return "", fmt.Errorf("%w: runtime class %q: %w", sandbox.ErrBadTemplate, *x.Pod.RuntimeClassName, err)
+	}
+	return isolationOf(class), nil
+}
+
+func (d *Driver) isolation(class *string) string {
+	if class == nil || *class == "" {
+		return d.cfg.DefaultIsolation
+	}
+	c, err := d.classes.Get(*class)
+	if err != nil {
+		return "none" // nobody says what it was
+	}
+	return isolationOf(c)
+}
+
+// isolationOf goes by what the cluster's administrator says, or else by the usual
+// names of handlers. What is not known is not taken for isolation.
+func isolationOf(class *nodev1.RuntimeClass) string {
+	switch said := class.Annotations[podspec.AnnotationIsolation]; said {
+	case "none", "runc", "gvisor", "kata":
+		return said
+	}
+	switch handler := strings.ToLower(class.Handler); {
+	case handler == "runsc" || handler == "gvisor" || strings.HasPrefix(handler, "runsc-"):
+		return "gvisor"
+	case handler == "kata" || strings.HasPrefix(handler, "kata-"):
+		return "kata"
+	case handler == "runc" || handler == "crun" || handler == "youki":
+		return "runc"
+	}
+	return "none"
+}
+
+// exitOf says how the sandbox of a Pod ended, or nil while it has not.
+func exitOf(p *corev1.Pod) *sandbox.Exit {
+	e := &sandbox.Exit{ID: p.Labels[podspec.LabelSandbox], Reason: sandbox.ExitStopped, At: p.CreationTimestamp.UTC()}
+	for _, c := range p.Status.ContainerStatuses {
+		over := c.State.Terminated
+		if over == nil && c.RestartCount > restartsBefore(p) {
+			over = c.LastTerminationState.Terminated
+		}
+		if over == nil && (c.RestartCount <= restartsBefore(p)) {
+			continue
+		}
+		if over != nil {
+			e.At = over.FinishedAt.UTC()
+		}
+		if over != nil && over.Reason == "OOMKilled" {
+			e.Reason = sandbox.ExitOutOfMemory
+		}
+		if c.State.Terminated == nil {
+			e.Detail = "its container was started anew, without what it had in memory"
+			if e.Reason == sandbox.ExitOutOfMemory {
+				e.Detail = ""
+			}
+		}
+		return e
+	}
+	switch p.Status.Phase {
+	case corev1.PodFailed:
+		e.Reason, e.Detail = sandbox.ExitLost, "Kubernetes ended its Pod"
+		if p.Status.Reason != "" {
+			e.Detail += ": " + p.Status.Reason
+		}
+		return e
+	case corev1.PodSucceeded:
+		return e
+	}
+	return nil
+}
+
+// restartsBefore is how often the container of a Pod may have been restarted.
+func restartsBefore(p *corev1.Pod) int32 {
+	n, err := strconv.ParseInt(p.Annotations[podspec.AnnotationRestarts], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return int32(n)
+}
+
+// dial opens a connection to a Pod.
+func dial(ctx context.Context, ip string, port uint16) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(ip, strconv.Itoa(int(port))))
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w: %w", sandbox.ErrRefused, err)
+	}
+	return conn, err
+}

@@ -1,0 +1,83 @@
+package podspec
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// Callers are the Pods that may open connections to sandboxes: those of the Router
+// and of the Workload Manager.
+type Callers struct {
+	Namespace string
+	Labels    map[string]string
+}
+
+// PolicyName is the network policy for all sandboxes of a namespace. Its presence
+// alone closes them; PolicyInternet and PolicyAll open some to the outside.
+const (
+	PolicyName     = "agentcube-sandbox"
+	PolicyInternet = "agentcube-sandbox-internet"
+	PolicyAll      = "agentcube-sandbox-all"
+)
+
+// Policies are the network policies of a namespace with sandboxes. They belong to no
+// template: the sandboxes that one leaves behind stay closed.
+func Policies(namespace string, callers Callers) []networkingv1.NetworkPolicy {
+	closed := networkPolicy(namespace, PolicyName, "")
+	closed.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
+	closed.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{
+		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: callers.Namespace}},
+		PodSelector:       &metav1.LabelSelector{MatchLabels: callers.Labels},
+	}}}}
+	internet := networkPolicy(namespace, PolicyInternet, "internet")
+	internet.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	internet.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{names(), {To: []networkingv1.NetworkPolicyPeer{
+		{IPBlock: &networkingv1.IPBlock{CIDR: "0.0.0.0/0", Except: privateV4()}},
+		{IPBlock: &networkingv1.IPBlock{CIDR: "::/0", Except: privateV6()}},
+	}}}
+	all := networkPolicy(namespace, PolicyAll, "all")
+	all.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	all.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}}
+	return []networkingv1.NetworkPolicy{closed, internet, all}
+}
+
+func networkPolicy(namespace, name, network string) networkingv1.NetworkPolicy {
+	match := Selector()
+	if network != "" {
+		match[LabelNetwork] = network
+	}
+	return networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{LabelManagedBy: ManagedBy}},
+		Spec:       networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: match}},
+	}
+}
+
+// names lets look up names at the cluster's own DNS.
+func names() networkingv1.NetworkPolicyEgressRule {
+	port := intstr.FromInt32(53)
+	udp, tcp := corev1.ProtocolUDP, corev1.ProtocolTCP
+	return networkingv1.NetworkPolicyEgressRule{
+		To: []networkingv1.NetworkPolicyPeer{{
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: metav1.NamespaceSystem}},
+			PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
+		}},
+		Ports: []networkingv1.NetworkPolicyPort{{Protocol: &udp, Port: &port}, {Protocol: &tcp, Port: &port}},
+	}
+}
+
+// privateV4 are the addresses of IPv4 that are not of the internet, by the IANA's
+// registry of special-purpose addresses: among them those of nodes, Pods, services
+// and of the metadata that clouds serve to machines.
+func privateV4() []string {
+	return []string{
+		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+		"192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3",
+	}
+}
+
+// privateV6 are those of IPv6.
+func privateV6() []string {
+	return []string{"::/128", "::1/128", "64:ff9b::/96", "64:ff9b:1::/48", "fc00::/7", "fe80::/10", "ff00::/8"}
+}

@@ -1,0 +1,33 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/volcano-sh/agentcube/test/kubernetes/cluster"
+)
+
+// places say where what these tests need is. They are set by TestMain before any test
+// runs, and never changed.
+var places struct{ binaries, image, picod string }
+
+func TestMain(m *testing.M) {
+	code, err := cluster.Enter(func() int {
+		for name, place := range map[string]*string{
+			"AGENTCUBE_KUBERNETES": &places.binaries, "AGENTCUBE_IMAGE": &places.image, "AGENTCUBE_PICOD": &places.picod,
+		} {
+			if *place = os.Getenv(name); *place == "" {
+				fmt.Fprintln(os.Stderr, errors.New(name+" is not set; run these tests with: make test-kubernetes"))
+				return 1
+			}
+		}
+		return m.Run()
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
