@@ -15,6 +15,7 @@ PROGRAMS  := internal/sandbox/gvisor/agent/bin
 PICOD     := $(PROGRAMS)/picod
 SENTRY    := $(PROGRAMS)/gvisor_sentry.gz
 IMAGE     := build/images/python.oci.tar
+KUBEIMAGE := build/images/agentcube.oci.tar
 VENV      := build/venv
 KUBERNETES := build/kubernetes
 LINT      := build/tools/golangci-lint
@@ -93,6 +94,10 @@ generate-api: $(CRDGEN) ## make the custom resources and the copying of their ty
 .PHONY: image
 image: deps ## make the default image (cached while its recipe is unchanged)
 	@images/python/build.sh $(IMAGE)
+
+.PHONY: image-agentcube
+image-agentcube: build ## pack AgentCube for Kubernetes as an image
+	@images/agentcube/build.sh $(KUBEIMAGE) $(AGENTCUBE) $(PICOD)
 
 # They are kept outside the tree, where other checkouts find them: see build.sh.
 .PHONY: kubernetes-binaries
