@@ -4,10 +4,10 @@
 # A check that has passed is remembered by a sum of all that it depends on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-made=(api/v1alpha1/zz_generated.deepcopy.go deploy/crds)
+made=(api/v1alpha1/zz_generated.deepcopy.go deploy/chart/crds)
 sum=build/generate.sum
 
-inputs() { sha256sum go.mod scripts/generate.sh tools/controller-gen/go.* api/v1alpha1/*.go deploy/crds/*; }
+inputs() { sha256sum go.mod scripts/generate.sh tools/controller-gen/go.* api/v1alpha1/*.go deploy/chart/crds/*; }
 
 # Descriptions are cut short so that a resource, with all that a Pod has, fits into the
 # annotation in which kubectl apply keeps what was applied last.
@@ -17,8 +17,8 @@ generate() { # folder for the Go code, folder for the resources
 }
 
 if [[ ${1:-} != --check ]]; then
-  mkdir -p deploy/crds
-  generate api/v1alpha1 deploy/crds
+  mkdir -p deploy/chart/crds
+  generate api/v1alpha1 deploy/chart/crds
   exit
 fi
 

@@ -115,6 +115,8 @@ type Config struct {
 	// APIToken is what the client shows instead of the content of TokenFile.
 	APIToken string
 
+	Cluster
+
 	// NoColor is set by NO_COLOR and by TERM=dumb.
 	NoColor bool
 	// NotifySocket is where a service manager wants to be told of changes of

@@ -95,6 +95,8 @@ func (c *Config) define(p paths) {
 	fs.StringVar(&c.APIToken, add(field{key: "apiToken", moreEnv: []string{"API_TOKEN"}, secret: true}),
 		"", "token the client shows instead of the local one")
 
+	c.defineCluster(fs, key, path)
+
 	// Not a setting, as it says where the settings are.
 	fs.StringVar(&c.file, "config", "", "configuration file (default "+strings.Join(p.configFiles, ", then ")+")")
 }
