@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -27,6 +28,12 @@ func (e *FileError) Hint() string { return e.Fix }
 
 // readPrivateFile reads a small file that nobody but its owner may read.
 func readPrivateFile(path string) ([]byte, error) {
+	return readFileFor(path, 0o077, "chmod 600 "+path+"; if others may have read it, remove it instead and let \"agentcube up\" make a new one")
+}
+
+// readFileFor reads a small file that has none of the permissions in forbidden; fix
+// says what to do when it has.
+func readFileFor(path string, forbidden fs.FileMode, fix string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -40,12 +47,8 @@ func readPrivateFile(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, &FileError{Path: path, Problem: "is not a regular file", Fix: "remove it or name another path"}
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, &FileError{
-			Path:    path,
-			Problem: fmt.Sprintf("can be read or changed by other users (mode %04o)", mode),
-			Fix:     "chmod 600 " + path + "; if others may have read it, remove it instead and let \"agentcube up\" make a new one",
-		}
+	if mode := info.Mode().Perm(); mode&forbidden != 0 {
+		return nil, &FileError{Path: path, Problem: fmt.Sprintf("can be read or changed by other users (mode %04o)", mode), Fix: fix}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 var ErrInvalidKey = pubkey.ErrInvalid
 
 // LoadOrCreateRSAKey returns the RSA private key in the file at path (PEM,
-// PKCS#8), making an RSA-2048 key in a file with mode 0600 when there is none.
+// PKCS#8 or PKCS#1), making an RSA-2048 key in a file with mode 0600 when there is none.
 // Several processes that start at once get the same key. A file that others can
 // read, or that holds something else, is refused with a *FileError and never
 // replaced.
@@ -57,6 +57,46 @@ func loadRSAKey(path string) (*rsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read key file: %w", err)
 	}
+	return parseRSAKey(path, data)
+}
+
+// ReadRSAKey returns the RSA private key in the file at path (PEM, PKCS#8 or PKCS#1),
+// which others have put there, such as Kubernetes from a secret: the group of this
+// process may read it as well.
+func ReadRSAKey(path string) (*rsa.PrivateKey, error) {
+	data, err := readFileFor(path, 0o027, "chmod 640 "+path)
+	if err != nil {
+		return nil, fmt.Errorf("read key file: %w", err)
+	}
+	return parseRSAKey(path, data)
+}
+
+// ReadCertifiedKey returns the RSA public key of the certificate in the file at path
+// (PEM), of which nothing else counts.
+func ReadCertifiedKey(path string) (*rsa.PublicKey, error) {
+	data, err := readFileFor(path, 0, "")
+	if err != nil {
+		return nil, fmt.Errorf("read certificate file: %w", err)
+	}
+	refuse := func(problem string) error {
+		return fmt.Errorf("read certificate file: %w", &FileError{Path: path, Problem: problem, Fix: "put the certificate of the Router's key there"})
+	}
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, refuse("does not hold a PEM block of type CERTIFICATE")
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, refuse("holds a damaged certificate")
+	}
+	key, ok := certificate.PublicKey.(*rsa.PublicKey)
+	if !ok || key.N.BitLen() < MinRSABits || key.N.BitLen() > MaxRSABits {
+		return nil, refuse(fmt.Sprintf("holds a certificate of a key that is not RSA of %d to %d bits", MinRSABits, MaxRSABits))
+	}
+	return key, nil
+}
+
+func parseRSAKey(path string, data []byte) (*rsa.PrivateKey, error) {
 	refuse := func(problem string) error {
 		return fmt.Errorf("read key file: %w", &FileError{
 			Path: path, Problem: problem,
@@ -64,10 +104,16 @@ func loadRSAKey(path string) (*rsa.PrivateKey, error) {
 		})
 	}
 	block, rest := pem.Decode(data)
-	if block == nil || block.Type != "PRIVATE KEY" || strings.TrimSpace(string(rest)) != "" {
+	if block == nil || !strings.HasSuffix(block.Type, "PRIVATE KEY") || strings.TrimSpace(string(rest)) != "" {
 		return nil, refuse("does not hold one PEM block of type PRIVATE KEY")
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	var parsed any
+	var err error
+	if block.Type == "RSA PRIVATE KEY" {
+		parsed, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	} else {
+		parsed, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	}
 	if err != nil {
 		// The parser's own text stays out: it may quote key material.
 		return nil, refuse("holds a damaged private key")

@@ -73,7 +73,6 @@ func TestLoadRSAKeyRefuses(t *testing.T) {
 		"empty":       {"", "one PEM block"},
 		"not PEM":     {"secret", "one PEM block"},
 		"two keys":    {good + good, "one PEM block"},
-		"PKCS#1":      {string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(testKey())})), "one PEM block"},
 		"damaged":     {strings.Replace(good, good[60:80], strings.Repeat("A", 20), 1), "damaged"},
 		"not RSA":     {pkcs8(ec), "not an RSA key"},
 		"a short one": {short1024, "1024 bits"},
@@ -211,3 +210,63 @@ mp6TY48fGakLroYY3upIZn5gs0fTHGFWeVqScENyA9eCQ/S6pNX2xtJKeJeu9Hxx
 xAIQKiZs+JYdP0cF
 -----END PRIVATE KEY-----
 `
+
+// TestReadRSAKey: keys that others have put there, as Kubernetes does from secrets.
+func TestReadRSAKey(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, kind string, der []byte, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(testKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, &testKey().PublicKey, testKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{
+		"PKCS#8":            file("8.pem", "PRIVATE KEY", pkcs8, 0o600),
+		"PKCS#1":            file("1.pem", "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(testKey()), 0o600),
+		"read by a group":   file("g.pem", "PRIVATE KEY", pkcs8, 0o440),
+		"through a symlink": filepath.Join(dir, "link.pem"),
+	} {
+		if name == "through a symlink" {
+			if err := os.Symlink("8.pem", path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if key, err := auth.ReadRSAKey(path); err != nil || !key.Equal(testKey()) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, path := range map[string]string{
+		"read by all":       file("a.pem", "PRIVATE KEY", pkcs8, 0o444),
+		"changed by others": file("w.pem", "PRIVATE KEY", pkcs8, 0o660),
+		"no key":            file("c.pem", "CERTIFICATE", certificate, 0o600),
+	} {
+		if strings.Contains(name, "others") {
+			if err := os.Chmod(path, 0o660); err != nil { // whatever the umask
+				t.Fatal(err)
+			}
+		}
+		if _, err := auth.ReadRSAKey(path); err == nil {
+			t.Errorf("%s: is read", name)
+		} else if _, ok := errors.AsType[*auth.FileError](err); !ok {
+			t.Errorf("%s: %v, want a *FileError", name, err)
+		}
+	}
+	if key, err := auth.ReadCertifiedKey(file("r.crt", "CERTIFICATE", certificate, 0o644)); err != nil || !key.Equal(&testKey().PublicKey) {
+		t.Errorf("certified key: %v", err)
+	}
+	for name, path := range map[string]string{"no certificate": file("k.crt", "PRIVATE KEY", pkcs8, 0o600), "damaged": file("d.crt", "CERTIFICATE", certificate[:50], 0o600)} {
+		if _, err := auth.ReadCertifiedKey(path); err == nil {
+			t.Errorf("%s: is read", name)
+		}
+	}
+}
