@@ -108,6 +108,9 @@ type Sandbox struct {
 	// AgentID is what its PicoD takes itself for, which tokens for it have to name;
 	// "" means ID.
 	AgentID string
+	// Address is the IP address at which its ports can be reached, for as long as it
+	// is there; "" when they are reached by Driver.Dial alone.
+	Address string
 	// Paused: it is on disk alone.
 	Paused bool
 	// Exit is nil while the sandbox runs or is paused.

@@ -19,8 +19,12 @@ const jumpTolerance = 2 * time.Second
 // While no process is there to watch, the machine's clock is believed: Resume
 // counts what it says has passed. It never goes back. A Clock is safe for
 // concurrent use.
+//
+// Where sessions are shared by several machines, no process has a monotonic clock
+// that the others know: there it is a wall clock, see NewWallClock.
 type Clock struct {
 	read func() (wall time.Time, elapsed time.Duration)
+	wall bool // the time of sessions is the machine's
 
 	mu     sync.Mutex
 	origin time.Time     // what Now was when elapsed was 0
@@ -59,11 +63,29 @@ func NewClockOf(read func() (wall time.Time, elapsed time.Duration)) *Clock {
 	return &Clock{read: read, origin: wall.Add(-elapsed)}
 }
 
+// NewWallClock returns a clock that is the machine's own, also when that is set:
+// what several machines have in common, as far as time servers see to it. It has
+// nothing to follow or to resume.
+func NewWallClock() *Clock {
+	return NewWallClockOf(func() time.Time { return time.Now().Round(0).UTC() })
+}
+
+// NewWallClockOf is NewWallClock for a machine whose clock is read by a function.
+func NewWallClockOf(read func() time.Time) *Clock {
+	return &Clock{wall: true, read: func() (time.Time, time.Duration) { return read(), 0 }}
+}
+
+// IsWall reports whether the clock is one of NewWallClock.
+func (c *Clock) IsWall() bool { return c.wall }
+
 // Now is the present in the time of sessions, in UTC.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, elapsed := c.read()
+	wall, elapsed := c.read()
+	if c.wall {
+		return wall
+	}
 	return c.origin.Add(elapsed)
 }
 
@@ -84,6 +106,9 @@ func (c *Clock) Follow() (jump time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wall, elapsed := c.read()
+	if c.wall {
+		return 0
+	}
 	offset := wall.Sub(c.origin.Add(elapsed))
 	if jump = offset - c.offset; jump.Abs() < jumpTolerance {
 		return 0
@@ -96,7 +121,10 @@ func (c *Clock) Follow() (jump time.Duration) {
 func (c *Clock) State() ClockState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, elapsed := c.read()
+	wall, elapsed := c.read()
+	if c.wall {
+		return ClockState{Seen: wall}
+	}
 	return ClockState{Offset: c.offset, Seen: c.origin.Add(elapsed)}
 }
 
@@ -107,6 +135,9 @@ func (c *Clock) Resume(from ClockState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wall, elapsed := c.read()
+	if c.wall {
+		return
+	}
 	now := wall.Add(-from.Offset)
 	if now.Before(from.Seen) {
 		now = from.Seen

@@ -107,3 +107,23 @@ func TestClockResumes(t *testing.T) {
 		}
 	}
 }
+
+// TestWallClock: the clock of several machines is the machine's, whatever happens to it,
+// and what another process has noted changes nothing.
+func TestWallClock(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	c := session.NewWallClockOf(func() time.Time { return now })
+	c.Resume(session.ClockState{Offset: time.Hour, Seen: now.Add(24 * time.Hour)})
+	for _, jump := range []time.Duration{0, time.Hour, -2 * time.Hour} {
+		now = now.Add(jump)
+		if got := c.Follow(); got != 0 {
+			t.Errorf("Follow after a jump by %v: %v", jump, got)
+		}
+		if got := c.Now(); !got.Equal(now) || !c.Wall(got).Equal(now) {
+			t.Errorf("after a jump by %v it is %v, shown as %v, want %v", jump, got, c.Wall(got), now)
+		}
+	}
+	if c.State() != (session.ClockState{Seen: now}) {
+		t.Errorf("state %+v", c.State())
+	}
+}

@@ -24,8 +24,11 @@ type Session struct {
 	// sessions it is empty.
 	PublicKey string `json:"publicKey,omitempty"`
 
-	SandboxID   string           `json:"sandboxId"`
-	Isolation   string           `json:"isolation"`
+	SandboxID string `json:"sandboxId"`
+	Isolation string `json:"isolation"`
+	// Address is the IP address at which the ports of the sandbox are reached; ""
+	// where they are reached through its driver.
+	Address     string           `json:"address,omitempty"`
 	EntryPoints []api.EntryPoint `json:"entryPoints"`
 
 	IdleTimeout time.Duration `json:"idleTimeout"`

@@ -47,3 +47,44 @@ type Rates interface {
 	// rate.Burst; now is the machine's time.
 	Take(ctx context.Context, bucket string, n int, rate Rate, now time.Time) (wait time.Duration, err error)
 }
+
+// Errors of Seats, wrapped; test with errors.Is.
+var (
+	// ErrNoSeat says that as many sandboxes as there may be are there.
+	ErrNoSeat = errors.New("all seats are taken")
+	// ErrOwnerSeated says that an owner has as many as one may have.
+	ErrOwnerSeated = errors.New("all seats of the owner are taken")
+)
+
+// Seat is the place that a sandbox takes among those that there may be.
+type Seat struct {
+	// Owner is whose sandbox it is, and ID the sandbox. Neither holds a NUL.
+	Owner, ID string
+}
+
+// SeatLimits bound the seats; 0 means no bound.
+type SeatLimits struct {
+	// Awake bounds those of all owners that do not rest, PerOwner all of one.
+	Awake, PerOwner int
+}
+
+// Seats is a Store that counts the sandboxes of all that share it. A seat says
+// nothing about a sandbox: one can be left when its taker dies, and whoever keeps
+// them finds that out with ListSeats.
+type Seats interface {
+	// TakeSeat takes a seat, or ends its rest. ErrOwnerSeated or ErrNoSeat when
+	// there is none within limits; one that is taken and does not rest stays, whatever
+	// the limits. Of several that try at once, no more than limits get one.
+	TakeSeat(ctx context.Context, seat Seat, limits SeatLimits) error
+
+	// RestSeat lets another take the place of a seat that remains its owner's. One
+	// that is not taken stays so.
+	RestSeat(ctx context.Context, seat Seat) error
+
+	// LeaveSeat gives a seat back; one that is not taken changes nothing.
+	LeaveSeat(ctx context.Context, seat Seat) error
+
+	// ListSeats returns up to limit seats in a fixed order, from the first after a
+	// certain one on; after the zero Seat it begins.
+	ListSeats(ctx context.Context, after Seat, limit int) ([]Seat, error)
+}

@@ -1,6 +1,6 @@
 // Package redis keeps session records on a Redis or Valkey server, for several
 // processes that share them, and with them checkpoints, tokens, the sessions' clock,
-// what counts once, and rates.
+// what counts once, rates, and the seats that sandboxes take.
 //
 // The server is one, a cluster of several masters, or a master that sentinels
 // watch; [address.Forms] says how each is named. It is asked for as little as
@@ -38,8 +38,8 @@
 // undone, so it can be taken over. A record that has the claim but does not count yet,
 // because whoever made it died or is just about to, is made to count by whoever asks.
 //
-// Checkpoints and tokens, whose names are given once, are each on one server, and
-// change by one script.
+// Checkpoints and tokens, whose names are given once, and seats, which are counted, are
+// each on one server, and change by one script.
 //
 // # Times
 //

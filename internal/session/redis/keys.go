@@ -15,7 +15,7 @@ import (
 
 // keys makes the names of keys. What is in braces decides which server of a
 // cluster has a key: one of them for all that belongs to a session, and one each
-// for the indexes, the checkpoints and the tokens.
+// for the indexes, the checkpoints, the tokens and the seats.
 type keys struct{ prefix string }
 
 func (k keys) session(id string) string   { return k.prefix + "{session:" + id + "}" }
@@ -47,6 +47,11 @@ func (k keys) uses(owner string) (until, by string) {
 	sum := sha256.Sum256([]byte(owner))
 	base := k.prefix + "{used:" + hex.EncodeToString(sum[:]) + "}"
 	return base + ":until", base + ":by"
+}
+
+// seats are those that are taken, in order, and those of them that rest.
+func (k keys) seats() []string {
+	return []string{k.prefix + "{seats}:taken", k.prefix + "{seats}:resting"}
 }
 
 func (k keys) rate(bucket string) string {

@@ -116,6 +116,9 @@ func suites(t *testing.T, cfg redis.Config, do func(t testing.TB, key string, ar
 	t.Run("rates", func(t *testing.T) {
 		storetest.RunRates(t, func(t *testing.T) session.Rates { return fresh(t) })
 	})
+	t.Run("seats", func(t *testing.T) {
+		storetest.RunSeats(t, func(t *testing.T) session.Seats { return fresh(t) })
+	})
 }
 
 // one sends commands to a single server.

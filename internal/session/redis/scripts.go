@@ -11,6 +11,7 @@ type scripts struct {
 	createCheckpoint, useCheckpoint, deleteCheckpoint *valkey.Lua
 	createToken, findToken, revokeToken, useToken     *valkey.Lua
 	useOnce, take                                     *valkey.Lua
+	takeSeat, restSeat, leaveSeat                     *valkey.Lua
 }
 
 func newScripts() scripts {
@@ -21,6 +22,7 @@ func newScripts() scripts {
 		createCheckpoint: lua(createCheckpointLua), useCheckpoint: lua(useCheckpointLua), deleteCheckpoint: lua(deleteCheckpointLua),
 		createToken: lua(createTokenLua), findToken: lua(findTokenLua), revokeToken: lua(revokeTokenLua), useToken: lua(useTokenLua),
 		useOnce: lua(useOnceLua), take: lua(takeLua),
+		takeSeat: lua(takeSeatLua), restSeat: lua(restSeatLua), leaveSeat: lua(leaveSeatLua),
 	}
 }
 

@@ -49,7 +49,7 @@ type Config struct {
 // Store is a session.Store on a Redis or Valkey server, a cluster of them, or a
 // master that sentinels watch. It also implements session.Sleepers,
 // session.Checkpoints, session.Clocks, session.Pinger, session.Once,
-// session.Rates and auth.TokenStore.
+// session.Rates, session.Seats and auth.TokenStore.
 type Store struct {
 	cfg     Config
 	keys    keys
@@ -69,6 +69,7 @@ var (
 	_ session.Pinger      = (*Store)(nil)
 	_ session.Once        = (*Store)(nil)
 	_ session.Rates       = (*Store)(nil)
+	_ session.Seats       = (*Store)(nil)
 	_ auth.TokenStore     = (*Store)(nil)
 )
 
