@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/volcano-sh/agentcube/internal/session"
 )
 
 // Errors of Agreements.Verify; their text can be shown to the caller.
@@ -42,10 +45,11 @@ type Agreement struct {
 }
 
 // Agreements checks signatures and remembers them, so that each counts once. It
-// is safe for concurrent use. What it remembers ends with the process: a
-// signature made less than five minutes before a restart can count again, for
+// is safe for concurrent use. What it remembers itself ends with the process: a
+// signature made less than five minutes before a restart can then count again, for
 // the very same request.
 type Agreements struct {
+	once            session.Once // nil: it remembers them itself
 	most, mostOwned int
 
 	mu    sync.Mutex
@@ -54,11 +58,14 @@ type Agreements struct {
 	swept time.Time
 }
 
-// NewAgreements returns one that has seen nothing.
-func NewAgreements() *Agreements { return newAgreements(maxAgreements, maxOwned) }
+// NewAgreements returns one that remembers in a store, or, where that is nil, has seen
+// nothing.
+func NewAgreements(once session.Once) *Agreements {
+	return newAgreements(once, maxAgreements, maxOwned)
+}
 
-func newAgreements(most, mostOwned int) *Agreements {
-	return &Agreements{most: most, mostOwned: mostOwned, used: map[string]map[string]time.Time{}}
+func newAgreements(once session.Once, most, mostOwned int) *Agreements {
+	return &Agreements{once: once, most: most, mostOwned: mostOwned, used: map[string]map[string]time.Time{}}
 }
 
 type agreementClaims struct {
@@ -72,8 +79,8 @@ type agreementClaims struct {
 // Verify checks the token of api.HeaderSessionSignature against the public key
 // of the session and the request it was sent with: RS256 or PS256, all claims
 // there and right, valid for five minutes at most, and not seen before. The
-// error matches ErrNotAgreed or ErrTooManyAgreements.
-func (a *Agreements) Verify(key *rsa.PublicKey, token string, want Agreement, now time.Time) error {
+// error matches ErrNotAgreed or ErrTooManyAgreements, or is that of the store.
+func (a *Agreements) Verify(ctx context.Context, key *rsa.PublicKey, token string, want Agreement, now time.Time) error {
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrNotAgreed, fmt.Sprintf(format, args...))
 	}
@@ -109,7 +116,18 @@ func (a *Agreements) Verify(key *rsa.PublicKey, token string, want Agreement, no
 	case claims.ID == "" || len(claims.ID) > maxJTI:
 		return refuse("jti must be 1 to %d bytes", maxJTI)
 	}
-	return a.use(want.Owner, want.SessionID+" "+claims.ID, claims.ExpiresAt.Add(Leeway), now)
+	id, until := want.SessionID+" "+claims.ID, claims.ExpiresAt.Add(Leeway)
+	if a.once == nil {
+		return a.use(want.Owner, id, until, now)
+	}
+	err := a.once.UseOnce(ctx, session.Use{Owner: want.Owner, ID: id, Now: now, Until: until, Most: a.mostOwned})
+	switch {
+	case errors.Is(err, session.ErrUsed):
+		return refuse("the signature was used before")
+	case errors.Is(err, session.ErrTooManyUses):
+		return fmt.Errorf("%w: %w", ErrTooManyAgreements, err)
+	}
+	return err
 }
 
 // use remembers a signature until it has expired.

@@ -11,7 +11,7 @@ import (
 // nobody else notices.
 func TestAgreementsPerOwner(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	a := newAgreements(10, 4)
+	a := newAgreements(nil, 10, 4)
 	n := 0
 	use := func(owner string, at time.Time) error {
 		n++
@@ -47,7 +47,7 @@ func TestAgreementsPerOwner(t *testing.T) {
 // clock that was set back does not keep it full.
 func TestAgreementsSweepSeldom(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	a := newAgreements(10, 1)
+	a := newAgreements(nil, 10, 1)
 	if err := a.use("alice", "1", now.Add(500*time.Millisecond), now); err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func TestAgreement(t *testing.T) {
 		last := &tests[len(tests)-1]
 		last.name, last.ok, last.change = "no "+missing, false, func(c jwt.MapClaims) { delete(c, missing) }
 	}
-	agreements := auth.NewAgreements()
+	agreements := auth.NewAgreements(nil)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			claims := jwt.MapClaims{
@@ -65,17 +65,17 @@ func TestAgreement(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = agreements.Verify(&key.PublicKey, token, want, now)
+			err = agreements.Verify(t.Context(), &key.PublicKey, token, want, now)
 			if test.ok != (err == nil) || !test.ok && !errors.Is(err, auth.ErrNotAgreed) {
 				t.Errorf("Verify = %v, want it accepted: %t", err, test.ok)
 			}
-			if err := agreements.Verify(&key.PublicKey, token, want, now.Add(time.Second)); !errors.Is(err, auth.ErrNotAgreed) {
+			if err := agreements.Verify(t.Context(), &key.PublicKey, token, want, now.Add(time.Second)); !errors.Is(err, auth.ErrNotAgreed) {
 				t.Errorf("Verify of the same signature once more = %v, want ErrNotAgreed", err)
 			}
 		})
 	}
 	for _, token := range []string{"", "x", "a.b.c", strings.Repeat("x", 20<<10)} {
-		if err := agreements.Verify(&key.PublicKey, token, want, now); !errors.Is(err, auth.ErrNotAgreed) {
+		if err := agreements.Verify(t.Context(), &key.PublicKey, token, want, now); !errors.Is(err, auth.ErrNotAgreed) {
 			t.Errorf("Verify of nonsense = %v, want ErrNotAgreed", err)
 		}
 	}
@@ -87,7 +87,7 @@ func TestAgreementCountsOnce(t *testing.T) {
 	now := time.Now()
 	want := auth.Agreement{SessionID: "s", Method: "POST", Path: "/p"}
 	digest := sha256.Sum256(nil)
-	agreements := auth.NewAgreements()
+	agreements := auth.NewAgreements(nil)
 	for round := range 3 {
 		token, err := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
 			"sid": "s", "htm": "POST", "htu": "/p", "body_sha256": hex.EncodeToString(digest[:]),
@@ -100,7 +100,7 @@ func TestAgreementCountsOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				if agreements.Verify(&key.PublicKey, token, want, now) == nil {
+				if agreements.Verify(t.Context(), &key.PublicKey, token, want, now) == nil {
 					accepted.Add(1)
 				}
 			})

@@ -88,15 +88,15 @@ func FuzzAgreement(f *testing.F) {
 	}
 	f.Add(strings.Replace(string(good), `"jti"`, `"JTI"`, 1))
 	f.Fuzz(func(t *testing.T, claims string) {
-		agreements := auth.NewAgreements()
+		agreements := auth.NewAgreements(nil)
 		token := signRaw(t, `{"alg":"RS256"}`, claims)
-		if err := agreements.Verify(&testKey().PublicKey, token, want, now); err != nil {
+		if err := agreements.Verify(t.Context(), &testKey().PublicKey, token, want, now); err != nil {
 			if !errors.Is(err, auth.ErrNotAgreed) {
 				t.Errorf("refused with %v", err)
 			}
 			return
 		}
-		if err := agreements.Verify(&testKey().PublicKey, token, want, now.Add(time.Second)); !errors.Is(err, auth.ErrNotAgreed) {
+		if err := agreements.Verify(t.Context(), &testKey().PublicKey, token, want, now.Add(time.Second)); !errors.Is(err, auth.ErrNotAgreed) {
 			t.Errorf("accepted twice: %s", claims)
 		}
 		for _, value := range []string{want.Path, hex.EncodeToString(digest[:])} {
@@ -106,7 +106,7 @@ func FuzzAgreement(f *testing.F) {
 		}
 		other := want
 		other.SessionID = "t"
-		if err := auth.NewAgreements().Verify(&testKey().PublicKey, token, other, now); err == nil {
+		if err := auth.NewAgreements(nil).Verify(t.Context(), &testKey().PublicKey, token, other, now); err == nil {
 			t.Errorf("accepted for another session too: %s", claims)
 		}
 	})

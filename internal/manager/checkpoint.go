@@ -39,7 +39,7 @@ func (m *Manager) Checkpoint(ctx context.Context, who auth.Principal, id string,
 	if err != nil {
 		return session.Checkpoint{}, err
 	}
-	if err := m.rates.take(rec.Owner, 1); err != nil {
+	if err := m.permit(ctx, rec.Owner, 1); err != nil {
 		return session.Checkpoint{}, err
 	}
 	key := checkpointKey{rec.Owner, req.Name}

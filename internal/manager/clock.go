@@ -27,6 +27,9 @@ func (m *Manager) followClock(ctx context.Context) {
 
 // saveClock notes the time for the next process.
 func (m *Manager) saveClock(ctx context.Context) {
+	if m.cfg.Shared { // what one machine notes is none of the others' business
+		return
+	}
 	if err := m.cfg.Store.SaveClock(ctx, m.clock.State()); err != nil && ctx.Err() == nil {
 		m.log.Error("time not noted", "error", err)
 	}

@@ -48,7 +48,7 @@ type creation struct {
 // When ctx ends first, and nobody else waits for the same session, it is undone.
 // Errors are *api.Error or map to one by httpserve.AsError.
 func (m *Manager) Create(ctx context.Context, owner auth.Principal, req Request) (session.Session, error) {
-	if err := m.rates.take(owner.Name, 1); err != nil {
+	if err := m.permit(ctx, owner.Name, 1); err != nil {
 		return session.Session{}, err
 	}
 	for {
@@ -67,7 +67,7 @@ func (m *Manager) createOnce(ctx context.Context, owner auth.Principal, req Requ
 	if err != nil {
 		return session.Session{}, err
 	}
-	full := m.slots.take(p.record.SandboxID, owner.Name, p.record.MemoryBytes)
+	full := m.takeSeat(ctx, p.record)
 	if full != nil {
 		return m.whenFull(ctx, p.record, full)
 	}
@@ -78,13 +78,13 @@ func (m *Manager) createOnce(ctx context.Context, owner auth.Principal, req Requ
 func (m *Manager) make(ctx context.Context, p plan) (session.Session, error) {
 	c, ctxBuild, err := m.register(ctx, p.record)
 	if err != nil {
-		m.slots.release(p.record.SandboxID)
+		m.leaveSeat(ctx, p.record)
 		return session.Session{}, err
 	}
 	existing, err := m.record(ctx, p.record)
 	if err != nil {
 		// Nothing was made yet: the creation is over before it began.
-		m.slots.release(p.record.SandboxID)
+		m.leaveSeat(ctx, p.record)
 		m.complete(p.record.ID, c, session.Session{}, err)
 		c.cancel(nil)
 		if errors.Is(err, session.ErrExists) && existing.ID != "" {
@@ -145,7 +145,7 @@ func (m *Manager) build(ctx context.Context, c *creation, p plan) {
 	}
 	switch {
 	case err != nil:
-		err = m.explain(timed, err)
+		err = m.explain(timed, m.endedElsewhere(p.record.ID, err))
 	case m.complete(p.record.ID, c, result, nil):
 		m.log.Info("session created", "session", result.ID, "owner", result.Owner,
 			"template", result.Namespace+"/"+result.Name, "auth", string(result.Auth),
@@ -156,6 +156,20 @@ func (m *Manager) build(ctx context.Context, c *creation, p plan) {
 	}
 	m.undo(p.record, err)
 	m.complete(p.record.ID, c, session.Session{}, err)
+}
+
+// endedElsewhere is why a creation failed that somebody else has ended the session of,
+// and removed the sandbox.
+func (m *Manager) endedElsewhere(id string, err error) error {
+	if m.shared == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(m.attempts, storeTimeout)
+	defer cancel()
+	if rec, getErr := m.cfg.Store.Get(ctx, id); getErr == nil && rec.Ended() {
+		return m.ended(rec).WithCause(err)
+	}
+	return err
 }
 
 func unavailable() *api.Error {
@@ -198,6 +212,9 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 		}
 		s.State = api.StateRunning
 		s.Isolation = sb.Isolation
+		if s.Address = sb.Address; s.Address != "" {
+			s.EntryPoints = rehost(s.EntryPoints, s.Address)
+		}
 		if m.cfg.EndToEnd {
 			s.Certificate = certificate
 		}
@@ -345,10 +362,10 @@ func (m *Manager) replay(ctx context.Context, rec session.Session, requestDigest
 	if c != nil {
 		return m.await(ctx, rec.ID, c)
 	}
-	rec, err := m.cfg.Store.Get(ctx, rec.ID)
+	rec, err := m.settled(ctx, rec.ID)
 	switch {
 	case err != nil:
-		return session.Session{}, fmt.Errorf("get session: %w", err)
+		return session.Session{}, err
 	case rec.Ended() && rec.IdempotencyKey == "":
 		return session.Session{}, errKeyFreed
 	case rec.Ended():
@@ -357,6 +374,32 @@ func (m *Manager) replay(ctx context.Context, rec session.Session, requestDigest
 		return session.Session{}, notReady()
 	}
 	return rec, nil
+}
+
+const (
+	firstLook = 20 * time.Millisecond
+	maxLook   = 500 * time.Millisecond
+)
+
+// settled is the record of a session that is not being made here. Where others may be
+// making it, it is waited for.
+func (m *Manager) settled(ctx context.Context, id string) (session.Session, error) {
+	for pause := firstLook; ; pause = min(2*pause, maxLook) {
+		rec, err := m.cfg.Store.Get(ctx, id)
+		if err != nil {
+			return session.Session{}, fmt.Errorf("get session: %w", err)
+		}
+		if rec.State != api.StatePending || m.shared == nil {
+			return rec, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return session.Session{}, ctx.Err()
+		case <-m.base.Done():
+			return session.Session{}, unavailable()
+		}
+	}
 }
 
 // ended is the 410 for a session that is over.

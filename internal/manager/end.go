@@ -193,7 +193,7 @@ func (m *Manager) removeOnce(sandboxID string, end *ending) error {
 	if err := m.cfg.Driver.Delete(ctx, sandboxID); err != nil {
 		return errors.Join(endErr, err)
 	}
-	m.slots.release(sandboxID)
+	m.vacate(ctx, sandboxID)
 	return endErr
 }
 

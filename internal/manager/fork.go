@@ -32,13 +32,13 @@ func (m *Manager) Fork(ctx context.Context, who auth.Principal, id string, req a
 	if err != nil {
 		return nil, err
 	}
-	if err := m.rates.take(rec.Owner, len(plans)); err != nil {
+	if err := m.permit(ctx, rec.Owner, len(plans)); err != nil {
 		return nil, err
 	}
 	for i, p := range plans {
-		if err := m.slots.take(p.record.SandboxID, p.record.Owner, p.record.MemoryBytes); err != nil {
+		if err := m.takeSeat(ctx, p.record); err != nil {
 			for _, taken := range plans[:i] {
-				m.slots.release(taken.record.SandboxID)
+				m.leaveSeat(ctx, taken.record)
 			}
 			return nil, err
 		}
@@ -66,9 +66,11 @@ func (m *Manager) copyable(ctx context.Context, who auth.Principal, id, agreemen
 		return rec, fmt.Errorf("read session key: %w", err)
 	}
 	signed.Owner, signed.SessionID = rec.Owner, id
-	switch err := m.agreed.Verify(key, agreement, signed, time.Now()); {
+	switch err := m.agreed.Verify(ctx, key, agreement, signed, time.Now()); {
 	case errors.Is(err, auth.ErrTooManyAgreements):
 		return rec, crowded()
+	case err != nil && !errors.Is(err, auth.ErrNotAgreed):
+		return rec, fmt.Errorf("check agreement: %w", err)
 	case err != nil:
 		return rec, api.Errorf(http.StatusForbidden, api.CodeForbidden,
 			"whoever holds the session's key has to agree to a copy: %v", err).
@@ -122,7 +124,7 @@ func forkPlans(rec session.Session, req api.ForkRequest, now time.Time) ([]plan,
 func (m *Manager) fork(ctx context.Context, rec session.Session, plans []plan) ([]session.Session, error) {
 	release := func() {
 		for _, p := range plans {
-			m.slots.release(p.record.SandboxID)
+			m.leaveSeat(ctx, p.record)
 		}
 	}
 	name := sandbox.Transient + uuid.NewString()

@@ -42,7 +42,8 @@ type Config struct {
 	// RouterKey is what PicoDs of managed sessions are locked to.
 	RouterKey *rsa.PublicKey
 	// Clock is the time of the sessions in Store, for all that use it; nil means
-	// one of the Manager's own. Open makes it go on where it was.
+	// one of the Manager's own. Open makes it go on where it was, unless it is a wall
+	// clock.
 	Clock *session.Clock
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
@@ -94,6 +95,17 @@ type Config struct {
 	// time, and so those that are being paused or copied; 0 means twice the
 	// number of cores.
 	MaxParallelStarts int
+	// Shared says that other processes use Store, which has to be a SharedStore, and
+	// the sandboxes of Driver too. Sessions then outlive this process, limits hold for
+	// all of them together, MemoryBudget is not looked at, and Clock is a wall clock.
+	Shared bool
+	// SettleInterval is how often what processes that died left behind is looked for,
+	// where sessions are shared; 0 means 1 min.
+	SettleInterval time.Duration
+	// SettleAge is how old it has to be to count as left behind: longer than the making
+	// of any session takes, whatever the clocks of the machines differ by. 0 means 1 min
+	// more than twice CreateTimeout.
+	SettleAge time.Duration
 	// KeepSessions makes Close leave sessions and sandboxes for the next
 	// process instead of ending them. Those that are paused it leaves in any case.
 	KeepSessions bool
@@ -105,6 +117,7 @@ type Manager struct {
 	log    *slog.Logger
 	clock  *session.Clock
 	driver sandbox.Full // Config.Driver
+	shared SharedStore  // nil unless sessions are shared
 	routes http.Handler
 	slots  *slots
 	rates  *rates
@@ -130,6 +143,8 @@ type Manager struct {
 	names       map[checkpointKey]bool     // of checkpoints being made
 	unsealed    map[string]session.Session // ended, and not asked for their record yet, by sandbox id
 	pools       []sandbox.Pool             // as the driver was told last
+
+	left int // sessions that were due when last looked, but in creation; Run's
 }
 
 // maxParallelRemovals keeps a burst of expiring sessions from taking the whole machine.
@@ -148,7 +163,13 @@ func New(cfg Config) *Manager {
 	if cfg.Audit == nil {
 		cfg.Audit = audit.Nothing{}
 	}
-	if cfg.Clock == nil {
+	setDefault(&cfg.SettleInterval, time.Minute)
+	setDefault(&cfg.SettleAge, 2*cfg.CreateTimeout+time.Minute)
+	switch {
+	case cfg.Clock != nil:
+	case cfg.Shared:
+		cfg.Clock = session.NewWallClock()
+	default:
 		cfg.Clock = session.NewClock()
 	}
 	if cfg.SessionChanged == nil {
@@ -163,14 +184,18 @@ func New(cfg Config) *Manager {
 	if cfg.MaxParallelStarts <= 0 {
 		cfg.MaxParallelStarts = 2 * runtime.NumCPU()
 	}
+	once, _ := cfg.Store.(session.Once)
 	base, cancel := context.WithCancel(context.Background())
 	attempts, abort := context.WithCancel(context.Background())
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, clock: cfg.Clock, driver: sandbox.Complete(cfg.Driver), slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
 		rates: newRates(cfg.MaxCreateRate), base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
-		starts: newTurns(cfg.MaxParallelStarts), saves: newTurns(cfg.MaxParallelStarts), agreed: auth.NewAgreements(),
+		starts: newTurns(cfg.MaxParallelStarts), saves: newTurns(cfg.MaxParallelStarts), agreed: auth.NewAgreements(once),
 		creations: map[string]*creation{}, transitions: map[string]*transition{}, removals: map[string]*removal{},
 		unsealed: map[string]session.Session{}, snapshots: map[string]bool{}, names: map[checkpointKey]bool{},
+	}
+	if cfg.Shared {
+		m.shared, _ = cfg.Store.(SharedStore)
 	}
 	m.routes = m.newRoutes()
 	return m
@@ -203,6 +228,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	loops.Go(func() { m.watchExits(ctx) })
 	loops.Go(func() { m.purgeLoop(ctx) })
 	loops.Go(func() { m.warmLoop(ctx) })
+	loops.Go(func() { m.settleLoop(ctx) })
 	idle := newDozes(m.cfg.MaxParallelStarts)
 	poll := time.NewTicker(m.cfg.PollInterval)
 	defer poll.Stop()
@@ -220,7 +246,7 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // Close stops the Manager: no session is created any more, those in creation are
 // undone, those on their way to sleep or back arrive, and, unless
-// Config.KeepSessions is set, all that are not paused end. It returns
+// Config.KeepSessions or Shared is set, all that are not paused end. It returns
 // when all is removed or ctx ends, with an error when something is left for
 // the next Open. Run has to have returned.
 func (m *Manager) Close(ctx context.Context) error {
@@ -231,8 +257,10 @@ func (m *Manager) Close(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	err := errors.Join(m.waitCreations(ctx), m.waitTransitions(ctx))
-	m.driver.Warm(nil)
-	if !m.cfg.KeepSessions {
+	if !m.cfg.Shared { // else others use the pools
+		m.driver.Warm(nil)
+	}
+	if !m.cfg.KeepSessions && !m.cfg.Shared {
 		err = errors.Join(err, m.endAll(ctx))
 	}
 	m.cancel()

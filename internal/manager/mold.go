@@ -77,7 +77,7 @@ func rehost(from []api.EntryPoint, host string) []api.EntryPoint {
 	out := make([]api.EntryPoint, 0, len(from))
 	for _, e := range from {
 		if _, port, err := net.SplitHostPort(e.Endpoint); err == nil {
-			e.Endpoint = host + ":" + port
+			e.Endpoint = net.JoinHostPort(host, port)
 		}
 		out = append(out, e)
 	}

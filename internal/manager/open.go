@@ -14,6 +14,9 @@ import (
 // tells, and counts what lives on. It comes before Run and before requests are
 // served. Sandboxes that must go are removed in the background.
 func (m *Manager) Open(ctx context.Context) error {
+	if m.cfg.Shared {
+		return m.openShared()
+	}
 	if err := m.resumeClock(ctx); err != nil {
 		return fmt.Errorf("open manager: %w", err)
 	}

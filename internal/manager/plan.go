@@ -36,8 +36,10 @@ const (
 	labelMemory  = "agentcube.volcano.sh/memory-bytes"
 )
 
+const sandboxPrefix = "s-"
+
 // SandboxID is the id of the sandbox that serves a session.
-func SandboxID(sessionID string) string { return "s-" + sessionID }
+func SandboxID(sessionID string) string { return sandboxPrefix + sessionID }
 
 // Request asks for a session.
 type Request struct {

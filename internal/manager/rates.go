@@ -1,13 +1,10 @@
 package manager
 
 import (
-	"math"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
-
-	"github.com/volcano-sh/agentcube/internal/httpserve"
 )
 
 const (
@@ -58,9 +55,7 @@ func (r *rates) take(owner string, n int) error {
 		return nil
 	}
 	missing := float64(n) - bucket.TokensAt(now)
-	e := httpserve.Overloaded().WithHint("you may have %d sessions and checkpoints made a second", r.perSecond)
-	e.RetryAfter = max(int(math.Ceil(missing/float64(r.perSecond))), 1)
-	return e
+	return tooOften(r.perSecond, missing/float64(r.perSecond))
 }
 
 // sweepLocked forgets full buckets, each time that twice as many are there as were

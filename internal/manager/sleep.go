@@ -202,7 +202,7 @@ func (m *Manager) recordPaused(ctx context.Context, rec session.Session, by sess
 	if err != nil {
 		return session.Session{}, fmt.Errorf("record pause: %w", err)
 	}
-	m.slots.sleep(rec.SandboxID)
+	m.restSeat(ctx, rec)
 	m.audit(ctx, record.SessionPaused, rec)
 	m.cfg.SessionChanged(rec)
 	m.log.Info("session paused", "session", rec.ID, "by", string(by))
@@ -220,25 +220,25 @@ func (m *Manager) resume(ctx context.Context, id string) (session.Session, error
 		if err != nil || !sb.Paused {
 			return rec, nil
 		}
-		m.slots.sleep(rec.SandboxID)
+		m.restSeat(ctx, rec)
 	}
 	began := time.Now()
 	// Being asked for is not idling, however long the way takes.
 	if err := m.cfg.Store.Touch(ctx, id, m.clock.Now()); err != nil {
 		return session.Session{}, fmt.Errorf("touch session: %w", err)
 	}
-	if err := m.slots.wake(rec.SandboxID); err != nil {
+	if err := m.wakeSeat(ctx, rec); err != nil {
 		return session.Session{}, err
 	}
 	leave, err := m.starts.enter(ctx, rec.Owner)
 	if err != nil {
-		m.slots.sleep(rec.SandboxID)
+		m.restSeat(ctx, rec)
 		return session.Session{}, err
 	}
 	err = m.driver.Resume(ctx, rec.SandboxID)
 	leave()
 	if err != nil {
-		m.slots.sleep(rec.SandboxID)
+		m.restSeat(ctx, rec)
 		return session.Session{}, m.unchanged(rec, "resume", err)
 	}
 	rec, err = m.recordRunning(ctx, rec)
@@ -305,7 +305,7 @@ func (m *Manager) follow(ctx context.Context, rec session.Session, paused bool) 
 		// Nobody was told that it is paused: nobody relies on it.
 		_, err = m.recordPaused(ctx, rec, session.PausedByIdling)
 	case !paused && rec.State == api.StatePaused:
-		m.slots.awaken(rec.SandboxID)
+		m.awakenSeat(ctx, rec)
 		_, err = m.recordRunning(ctx, rec)
 	}
 	return err

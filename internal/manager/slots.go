@@ -39,7 +39,7 @@ func (s *slots) take(id, owner string, memory int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.maxPerOwner > 0 && s.byOwner[owner] >= s.maxPerOwner {
-		return httpserve.Overloaded().WithHint("you have %d sessions, which is the limit; end one", s.maxPerOwner)
+		return ownerFull(s.maxPerOwner)
 	}
 	if full := s.roomLocked(memory); full != nil {
 		return full
@@ -52,11 +52,21 @@ func (s *slots) take(id, owner string, memory int64) error {
 func (s *slots) roomLocked(memory int64) *api.Error {
 	switch {
 	case s.maxCount > 0 && s.awake >= s.maxCount:
-		return httpserve.Overloaded().WithHint("%d sandboxes exist, which is the limit; end or pause one or raise the limit", s.maxCount)
+		return countFull(s.maxCount)
 	case s.maxMemory > 0 && s.memory+memory > s.maxMemory:
 		return httpserve.Overloaded().WithHint("the memory set aside for sandboxes is taken; end or pause one or raise the limit")
 	}
 	return nil
+}
+
+// ownerFull is the 429 for an owner who has as many sessions as one may have.
+func ownerFull(limit int) *api.Error {
+	return httpserve.Overloaded().WithHint("you have %d sessions, which is the limit; end one", limit)
+}
+
+// countFull is the 429 when there are as many sandboxes as there may be.
+func countFull(limit int) *api.Error {
+	return httpserve.Overloaded().WithHint("%d sandboxes exist, which is the limit; end or pause one or raise the limit", limit)
 }
 
 // adopt counts a sandbox that exists already, whatever the limits.

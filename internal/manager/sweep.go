@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/volcano-sh/agentcube/internal/session"
 )
@@ -55,7 +56,7 @@ func (m *Manager) sweep(ctx context.Context) error {
 	}
 	for _, c := range records {
 		delete(before, c.Snapshot)
-		if after[c.Snapshot] {
+		if _, there := after[c.Snapshot]; there {
 			continue
 		}
 		m.log.Error("checkpoint is lost", "owner", c.Owner, "checkpoint", c.Name, "snapshot", c.Snapshot)
@@ -63,8 +64,11 @@ func (m *Manager) sweep(ctx context.Context) error {
 			return fmt.Errorf("remove record of a lost checkpoint: %w", err)
 		}
 	}
-	for name := range before {
-		if !inUse[name] {
+	now := m.clock.Wall(m.clock.Now())
+	for name, made := range before {
+		// Others may have a record of it to write, or sandboxes to make.
+		young := m.cfg.Shared && now.Sub(made) < m.cfg.SettleAge
+		if !inUse[name] && !young {
 			m.log.Warn("snapshot without a checkpoint removed", "snapshot", name)
 			m.dropSnapshot(name)
 		}
@@ -72,14 +76,15 @@ func (m *Manager) sweep(ctx context.Context) error {
 	return nil
 }
 
-func (m *Manager) snapshotNames(ctx context.Context) (map[string]bool, error) {
+// snapshotNames are the snapshots that there are, and when they were made.
+func (m *Manager) snapshotNames(ctx context.Context) (map[string]time.Time, error) {
 	list, err := m.driver.Snapshots(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)
 	}
-	names := make(map[string]bool, len(list))
+	names := make(map[string]time.Time, len(list))
 	for _, s := range list {
-		names[s.Name] = true
+		names[s.Name] = s.CreatedAt
 	}
 	return names, nil
 }

@@ -19,30 +19,29 @@ var errNotDue = errors.New("session was used meanwhile")
 // reap ends the sessions whose time is over.
 func (m *Manager) reap(ctx context.Context) {
 	m.mu.Lock()
-	creating := len(m.creations)
+	creating := max(len(m.creations), m.left)
 	m.mu.Unlock()
 	// Sessions in creation may be among the due ones and are left alone;
 	// asking for more keeps them from hiding others.
-	due, err := m.cfg.Store.Due(ctx, m.clock.Now(), reapBatch+creating)
+	now := m.clock.Now()
+	due, err := m.cfg.Store.Due(ctx, now, reapBatch+creating)
 	if err != nil && ctx.Err() == nil {
 		m.log.Error("overdue sessions not listed", "error", err)
 	}
+	m.left = 0
 	for _, rec := range due {
 		if ctx.Err() != nil {
 			return
 		}
-		m.reapOne(ctx, rec)
+		if rec.State == api.StatePending && m.beingMade(rec, now) {
+			m.left++
+			continue
+		}
+		m.reapOne(ctx, rec, now)
 	}
 }
 
-func (m *Manager) reapOne(ctx context.Context, rec session.Session) {
-	m.mu.Lock()
-	_, creating := m.creations[rec.ID]
-	m.mu.Unlock()
-	if creating {
-		return
-	}
-	now := m.clock.Now()
+func (m *Manager) reapOne(ctx context.Context, rec session.Session, now time.Time) {
 	e := ending{id: rec.ID, fate: api.FateIdle, reason: "no request for " + rec.IdleTimeout.String(),
 		still: func(s session.Session) error {
 			if s.Deadline().After(now) {
@@ -56,14 +55,22 @@ func (m *Manager) reapOne(ctx context.Context, rec session.Session) {
 	case !rec.ExpiresAt.After(now):
 		e.fate, e.reason = api.FateExpired, "its longest life was over"
 	}
-	_, err := m.end(ctx, e)
-	switch {
-	case err == nil:
-		m.remove(rec.SandboxID, nil)
-	case errors.Is(err, errNotDue), errors.Is(err, errAlreadyEnded), ctx.Err() != nil:
-	default:
+	if err := m.endAndRemove(ctx, rec, e); err != nil && ctx.Err() == nil {
 		m.log.Error("overdue session not ended", "session", rec.ID, "error", err)
 	}
+}
+
+// endAndRemove ends a session, unless it has ended or is not to be any more, and then
+// removes its sandbox.
+func (m *Manager) endAndRemove(ctx context.Context, rec session.Session, e ending) error {
+	_, err := m.end(ctx, e)
+	if errors.Is(err, errNotDue) || errors.Is(err, errAlreadyEnded) || errors.Is(err, session.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		m.remove(rec.SandboxID, nil)
+	}
+	return err
 }
 
 // watchExits ends the sessions whose sandbox ended by itself.
@@ -83,7 +90,7 @@ func (m *Manager) watchExits(ctx context.Context) {
 
 func (m *Manager) sandboxExited(exit sandbox.Exit) {
 	m.log.Warn("sandbox exited", "sandbox", exit.ID, "reason", string(exit.Reason), "detail", exit.Detail)
-	id, ok := strings.CutPrefix(exit.ID, "s-")
+	id, ok := strings.CutPrefix(exit.ID, sandboxPrefix)
 	if !ok {
 		m.remove(exit.ID, nil)
 		return
