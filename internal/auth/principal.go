@@ -52,6 +52,20 @@ func FromContext(ctx context.Context) (Principal, bool) {
 	return p, ok
 }
 
+type authorizationKey struct{}
+
+// WithAuthorization returns a context that carries the Authorization header of an
+// authenticated caller, for who asks something of another server in the caller's name.
+func WithAuthorization(ctx context.Context, header string) context.Context {
+	return context.WithValue(ctx, authorizationKey{}, header)
+}
+
+// AuthorizationFrom returns what WithAuthorization put into ctx, or "".
+func AuthorizationFrom(ctx context.Context) string {
+	header, _ := ctx.Value(authorizationKey{}).(string)
+	return header
+}
+
 // bearer takes the token out of an Authorization header: exactly "Bearer",
 // one space and a text without spaces. It returns the reason, in the words
 // that older clients know, when the header is not of this form.

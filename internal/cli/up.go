@@ -312,7 +312,7 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 		KeepSessions:        s.cfg.KeepSessions, EndToEnd: true,
 	})
 	s.router = router.New(router.Config{
-		Sessions: s.store, Dialer: s.driver, Creator: s.manager, Waker: s.manager, Authenticator: callers,
+		Sessions: s.store, Dialer: router.ByID{Sandboxes: s.driver}, Creator: s.manager, Waker: s.manager, Authenticator: callers,
 		SigningKey: signing, Clock: clock, Logger: s.log, MaxConcurrent: s.cfg.MaxConcurrentRequests,
 		MaxPerOwner: s.cfg.MaxRequestsPerOwner, Audit: s.audit, AuditContent: s.cfg.AuditContent,
 	})

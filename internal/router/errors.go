@@ -59,7 +59,7 @@ func createError(inv invocation, err error) error {
 	case http.StatusNotFound:
 		return api.Errorf(http.StatusNotFound, api.CodeTemplateNotFound, `%ss.agentcube.volcano.sh "%s/%s" not found`,
 			strings.ToLower(inv.kind), inv.namespace, inv.name).WithHint("%s", e.Hint).WithCause(err)
-	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusTooManyRequests,
 		http.StatusServiceUnavailable, http.StatusInsufficientStorage, httpserve.StatusClientClosedRequest:
 		return e
 	}
@@ -79,7 +79,7 @@ func (rt *Router) unreachable(ctx context.Context, c *call, err error) error {
 	}
 	// While the session is being paused every failure is that pause's doing.
 	released := rt.targets.awaitRelease(ctx, c.session)
-	if released == nil && brokeOff(err) {
+	if released == nil && (brokeOff(err) || c.agent && errors.Is(err, sandbox.ErrRefused)) {
 		rt.awaitEnd(ctx, c.target)
 	}
 	if answer, ok := errors.AsType[*api.Error](err); ok {
@@ -119,10 +119,20 @@ func brokeOff(err error) bool {
 func (rt *Router) awaitEnd(ctx context.Context, t *target) {
 	timer := time.NewTimer(rt.cfg.ExitGrace)
 	defer timer.Stop()
-	select {
-	case <-t.done:
-	case <-timer.C:
-	case <-ctx.Done():
+	for {
+		var poll <-chan time.Time
+		if rt.cfg.MaxRecordAge > 0 { // the news is only in the store
+			_ = rt.targets.reread(ctx, t)
+			poll = time.After(endPoll)
+		}
+		select {
+		case <-poll:
+			continue
+		case <-t.done:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		return
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
@@ -33,7 +34,9 @@ type visit struct {
 	owners *owners
 	owner  string
 	cancel context.CancelCauseFunc
-	token  bool // it is here because of the owner's token, and ends with that
+	token  bool        // it is here because of the owner's token, and ends with that
+	timer  *time.Timer // until the token is looked at again; nil: never
+	over   bool
 }
 
 // visit returns r with a context of its own. The caller ends the visit.
@@ -47,6 +50,10 @@ func (v *visit) end() {
 	o := v.owners
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	v.over = true
+	if v.timer != nil {
+		v.timer.Stop()
+	}
 	delete(o.byName[v.owner], v)
 	if len(o.byName[v.owner]) == 0 {
 		delete(o.byName, v.owner)
@@ -126,7 +133,11 @@ func (rt *Router) identify(r *http.Request, v *visit, check func(auth.Principal)
 		if err != nil {
 			return auth.Principal{}, err
 		}
-		if entered, err := v.enterByToken(who.Name, revocations); entered || err != nil {
+		entered, err := v.enterByToken(who.Name, revocations)
+		if entered && err == nil {
+			v.watch(rt, r)
+		}
+		if entered || err != nil {
 			return who, err
 		}
 	}

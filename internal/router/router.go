@@ -5,7 +5,6 @@ import (
 	"crypto/rsa"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"path"
@@ -27,15 +26,11 @@ type Sessions interface {
 	Touch(ctx context.Context, id string, at time.Time) error
 }
 
-// Dialer reaches a port inside a sandbox; every sandbox.Driver is one.
-type Dialer interface {
-	Dial(ctx context.Context, sandboxID string, port uint16) (net.Conn, error)
-}
-
 // Creator makes the sessions of requests that name none.
 type Creator interface {
 	// CreateManaged makes a session without a key of the client's, owned by
-	// owner, from the template of that kind, namespace and name.
+	// owner, from the template of that kind, namespace and name. ctx carries the
+	// owner's credentials, see auth.WithAuthorization.
 	CreateManaged(ctx context.Context, owner auth.Principal, kind, namespace, name string) (session.Session, error)
 }
 
@@ -57,7 +52,8 @@ type Config struct {
 	Authenticator auth.Authenticator
 	// SigningKey signs the Router's tokens for managed sessions.
 	SigningKey *rsa.PrivateKey
-	// Clock is the time of the sessions; nil means that it is the machine's.
+	// Clock is the time of the sessions; nil means that it is the machine's, with
+	// MaxRecordAge a session.NewWallClock.
 	Clock *session.Clock
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
@@ -78,10 +74,18 @@ type Config struct {
 	// ExitGrace is how long a request whose sandbox broke off waits to hear
 	// that the session has ended, so that its answer can say why; 0 means 2 s.
 	ExitGrace time.Duration
+	// MaxRecordAge is for a Router in a process of its own, whom nobody tells of changes:
+	// how old what it knows of a running session may be when a request comes for it.
+	// What is older is read again. 0 means that SessionChanged and Revoked are called.
+	MaxRecordAge time.Duration
+	// RecheckInterval is how often such a Router looks at the session, and at the
+	// caller's token, of a request that is under way; 0 means 3 s.
+	RecheckInterval time.Duration
 }
 
 // Router is the data plane. It keeps what it knows of running sessions in
-// memory: SessionChanged has to be called with every change of a record.
+// memory: SessionChanged has to be called with every change of a record, unless
+// Config.MaxRecordAge is set.
 type Router struct {
 	cfg       Config
 	log       *slog.Logger
@@ -105,8 +109,15 @@ func New(cfg Config) *Router {
 	if cfg.Audit == nil {
 		cfg.Audit = audit.Nothing{}
 	}
-	if cfg.Clock == nil {
+	switch {
+	case cfg.Clock != nil:
+	case cfg.MaxRecordAge > 0:
+		cfg.Clock = session.NewWallClock()
+	default:
 		cfg.Clock = session.NewClock()
+	}
+	if cfg.RecheckInterval == 0 {
+		cfg.RecheckInterval = 3 * time.Second
 	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
@@ -209,7 +220,11 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 	// An answer may begin before the request has been sent in full. Where the
 	// protocol always allows that, there is nothing to enable.
 	_ = http.NewResponseController(w).EnableFullDuplex()
-	rt.proxy.ServeHTTP(newAnswer(w, c), r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+	ctx := context.WithValue(r.Context(), callKey{}, c)
+	if !c.keepAuth { // should the session have to be woken once more
+		ctx = auth.WithAuthorization(ctx, r.Header.Get("Authorization"))
+	}
+	rt.proxy.ServeHTTP(newAnswer(w, c), r.WithContext(ctx))
 	return nil
 }
 
@@ -331,7 +346,8 @@ func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, v *visit, inv
 	if err != nil {
 		return nil, err
 	}
-	rec, err := rt.cfg.Creator.CreateManaged(caused(r, who.Name), who, inv.kind, inv.namespace, inv.name)
+	ctx := auth.WithAuthorization(caused(r, who.Name), r.Header.Get("Authorization"))
+	rec, err := rt.cfg.Creator.CreateManaged(ctx, who, inv.kind, inv.namespace, inv.name)
 	if err != nil {
 		return nil, createError(inv, err)
 	}
@@ -357,7 +373,11 @@ func (rt *Router) callTo(t *target, rec session.Session, inv invocation, r *http
 		}
 	}()
 	if t == nil {
-		if t, rec, err = rt.awaken(caused(r, actorOf(rec)), rec); err != nil {
+		ctx := caused(r, actorOf(rec))
+		if rec.Auth != api.AuthClientKey { // else it is no token, but a signature
+			ctx = auth.WithAuthorization(ctx, r.Header.Get("Authorization"))
+		}
+		if t, rec, err = rt.awaken(ctx, rec); err != nil {
 			return nil, err
 		}
 	}

@@ -55,11 +55,18 @@ func (ts *targets) look(ctx context.Context, id string) (t *target, rec session.
 		t, held, seen := ts.byID[id], ts.held[id] != nil, ts.changes
 		ts.mu.Unlock()
 		if t != nil {
-			return t, t.record(), held, nil
+			if err := ts.fresh(ctx, t); err != nil {
+				return nil, session.Session{}, held, fmt.Errorf("get session: %w", err)
+			}
+			if ts.current(t) {
+				return t, t.record(), held, nil
+			}
+			continue
 		}
 		if len(id) > maxEchoedID {
 			return nil, session.Session{}, held, unknownSession(id)
 		}
+		began := time.Now()
 		rec, err := ts.rt.cfg.Sessions.Get(ctx, id)
 		if errors.Is(err, session.ErrNotFound) {
 			return nil, session.Session{}, held, unknownSession(id)
@@ -70,15 +77,22 @@ func (ts *targets) look(ctx context.Context, id string) (t *target, rec session.
 		if held || rec.State != api.StateRunning {
 			return nil, rec, held, nil
 		}
-		if t, ok := ts.add(rec, seen); ok {
+		if t, ok := ts.add(rec, seen, began); ok {
 			return t, rec, false, nil
 		}
 	}
 }
 
+// current reports whether a target is still that of its session.
+func (ts *targets) current(t *target) bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return ts.byID[t.id] == t
+}
+
 // add remembers a running session, unless a record has changed since it was
-// read: the change may have been the end of this very session.
-func (ts *targets) add(rec session.Session, seen uint64) (*target, bool) {
+// read, at a certain time: the change may have been the end of this very session.
+func (ts *targets) add(rec session.Session, seen uint64, read time.Time) (*target, bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	if t, ok := ts.byID[rec.ID]; ok {
@@ -88,6 +102,7 @@ func (ts *targets) add(rec session.Session, seen uint64) (*target, bool) {
 		return nil, false
 	}
 	t := ts.rt.newTarget(rec)
+	t.known.read, t.known.tried = read, read
 	ts.byID[rec.ID] = t
 	return t, true
 }
@@ -130,16 +145,19 @@ type target struct {
 	activity  activity
 	tokens    tokens
 	done      chan struct{} // closed with the target
+	reading   chan struct{} // held by who looks at the record again
+	watching  bool          // its record, as requests are under way; guarded by targets.mu
 
 	mu     sync.Mutex
 	rec    session.Session
+	known  known
 	conns  map[*trackedConn]struct{}
 	closed bool
 	paused bool // closed, as the session was paused
 }
 
 func (rt *Router) newTarget(rec session.Session) *target {
-	t := &target{rt: rt, id: rec.ID, rec: rec, key: publicKey(rec), conns: map[*trackedConn]struct{}{}, done: make(chan struct{})}
+	t := &target{rt: rt, id: rec.ID, rec: rec, key: publicKey(rec), conns: map[*trackedConn]struct{}{}, done: make(chan struct{}), reading: make(chan struct{}, 1)}
 	t.activity.init(rt, rec)
 	t.tokens.key, t.tokens.session = rt.cfg.SigningKey, rec.ID
 	t.transport = &http.Transport{
@@ -205,7 +223,7 @@ func (t *target) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 func (t *target) dialPort(ctx context.Context, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.rt.cfg.DialTimeout)
 	defer cancel()
-	conn, err := t.rt.cfg.Dialer.Dial(ctx, t.record().SandboxID, port)
+	conn, err := t.rt.cfg.Dialer.Dial(ctx, t.record(), port)
 	if err != nil {
 		return nil, err
 	}

@@ -87,6 +87,7 @@ func (ts *targets) enter(t *target) bool {
 		return false
 	}
 	t.inFlight++
+	ts.watchLocked(t)
 	return true
 }
 

@@ -92,7 +92,7 @@ func newWorld(t testing.TB, app http.HandlerFunc, set func(*world, *router.Confi
 		t.Fatal(err)
 	}
 	cfg := router.Config{
-		Sessions: w.store, Dialer: w.driver, Creator: w, SigningKey: keys().router,
+		Sessions: w.store, Dialer: router.ByID{Sandboxes: w.driver}, Creator: w, SigningKey: keys().router,
 		Authenticator: authtest.Tokens{"alice": authtest.User("alice"), "bob": authtest.User("bob"), "root": authtest.Admin("root")},
 		Logger:        slog.New(slog.DiscardHandler), ExitGrace: time.Millisecond,
 	}
@@ -233,4 +233,4 @@ func (w *world) eventually(what string, ok func() bool) {
 // refuser fails every dial.
 type refuser struct{ err error }
 
-func (r refuser) Dial(context.Context, string, uint16) (net.Conn, error) { return nil, r.err }
+func (r refuser) Dial(context.Context, session.Session, uint16) (net.Conn, error) { return nil, r.err }

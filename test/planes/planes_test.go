@@ -74,7 +74,7 @@ func start(t *testing.T, tmpl func(*template.Template)) *planes {
 		HoldRequests:   func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
 	})
 	rt = router.New(router.Config{
-		Sessions: p.store, Dialer: driver, Creator: m, Waker: m, Authenticator: callers, SigningKey: signing, Logger: logger,
+		Sessions: p.store, Dialer: router.ByID{Sandboxes: driver}, Creator: m, Waker: m, Authenticator: callers, SigningKey: signing, Logger: logger,
 	})
 	if err := m.Open(t.Context()); err != nil {
 		t.Fatal(err)
