@@ -106,12 +106,20 @@ func (a *agents) init(spec sandbox.Spec, w http.ResponseWriter, r *http.Request)
 	_, _ = fmt.Fprintf(w, `{"message":"ok","variables":%d,"files":%d,"strict":%v}`, len(in.SessionEnv), len(in.Files), in.Strict && !a.lax)
 }
 
+// worldStore is the store of a world.
+type worldStore interface {
+	manager.Store
+	auth.TokenStore
+	Open(ctx context.Context) error
+	Close() error
+}
+
 // world is a machine with a store, on which managers come and go.
 type world struct {
 	t      *testing.T
 	host   *fake.Host
 	path   string // of the store
-	store  *sqlite.Store
+	store  worldStore
 	agents *agents
 
 	// What start uses; tests change it before.
@@ -123,10 +131,15 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	w := newWorldOn(t, sqlite.New(path))
+	w.path = path
+	return w
+}
+
+func newWorldOn(t *testing.T, store worldStore) *world {
 	a := &agents{claims: map[string]jwt.MapClaims{}, bodies: map[string]string{}}
-	w := &world{t: t, agents: a, host: fake.NewHost(a.serve)}
-	w.path = filepath.Join(t.TempDir(), "sessions.db")
-	w.store = sqlite.New(w.path)
+	w := &world{t: t, agents: a, host: fake.NewHost(a.serve), store: store}
 	if err := w.store.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
