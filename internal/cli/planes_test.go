@@ -103,7 +103,7 @@ func servePlanes(env *testscript.Env) error {
 		}),
 	})
 	rt = router.New(router.Config{
-		Sessions: store, Dialer: driver, Creator: m, Waker: m, Authenticator: callers, SigningKey: key, Logger: logger,
+		Sessions: store, Dialer: router.ByID{Sandboxes: driver}, Creator: m, Waker: m, Authenticator: callers, SigningKey: key, Logger: logger,
 	})
 	for _, open := range []func(context.Context) error{driver.Open, store.Open, m.Open} {
 		if err := open(context.Background()); err != nil {

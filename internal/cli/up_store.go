@@ -34,15 +34,19 @@ func (s *server) openStore(ctx context.Context) (func() error, error) {
 		}
 		return local.Close, nil
 	}
-	shared := redis.New(redis.Config{
-		URL: s.cfg.RedisURL, PasswordFile: s.cfg.RedisPasswordFile, CAFile: s.cfg.RedisCAFile,
-		CertFile: s.cfg.RedisCertFile, KeyFile: s.cfg.RedisKeyFile, Prefix: s.cfg.RedisPrefix, Timeout: s.cfg.RedisTimeout,
-	})
+	shared := redis.New(redisConfig(s.cfg))
 	s.store = shared
 	if err := shared.Open(ctx); err != nil {
 		return nil, err
 	}
 	return shared.Close, s.reserve(ctx, shared)
+}
+
+func redisConfig(cfg *config.Config) redis.Config {
+	return redis.Config{
+		URL: cfg.RedisURL, PasswordFile: cfg.RedisPasswordFile, CAFile: cfg.RedisCAFile,
+		CertFile: cfg.RedisCertFile, KeyFile: cfg.RedisKeyFile, Prefix: cfg.RedisPrefix, Timeout: cfg.RedisTimeout,
+	}
 }
 
 // reserve makes the sessions on a server this machine's: their sandboxes are

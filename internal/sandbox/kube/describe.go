@@ -20,7 +20,7 @@ import (
 // describe is a Pod as a sandbox.
 func (d *Driver) describe(p *corev1.Pod) sandbox.Sandbox {
 	s := sandbox.Sandbox{
-		ID: p.Labels[podspec.LabelSandbox], CreatedAt: p.CreationTimestamp.UTC(), AgentID: string(p.UID),
+		ID: p.Labels[podspec.LabelSandbox], CreatedAt: p.CreationTimestamp.UTC(), AgentID: string(p.UID), Address: p.Status.PodIP,
 		Isolation: d.isolation(p.Spec.RuntimeClassName), Exit: exitOf(p),
 	}
 	if text := p.Annotations[podspec.AnnotationLabels]; text != "" {

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/kubetemplate"
+	"github.com/volcano-sh/agentcube/internal/manager"
+	"github.com/volcano-sh/agentcube/internal/sandbox/kube"
+	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
+)
+
+func newWorkloadManager(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "workload-manager",
+		Short: "Run the control plane on Kubernetes, one of several",
+		Long: "Workload-manager makes sessions, whose sandboxes are Pods, looks after the pools of\n" +
+			"templates, and ends what is over. Any number of them share the work; the chart in\n" +
+			"deploy/chart runs two. SIGTERM ends it when the requests under way are done;\n" +
+			"sessions live on.",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.cfg.ValidateCluster("redisUrl", "agentImage", "bootstrapKeyFile", "routerCertificateFile"); err != nil {
+				return err
+			}
+			return (&workloadManager{member: newMember(a)}).run(cmd.Context())
+		},
+	}
+	a.cfg.BindFlags(cmd.Flags(), append(clusterSettings(),
+		"watchNamespace", "agentImage", "agentImagePullPolicy", "defaultImage", "defaultIsolation", "podPendingTimeout", "networkPolicies",
+		"bootstrapKeyFile", "routerCertificateFile", "maxSandboxes", "maxSessionsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
+		"sandboxCreateTimeout", "endedRetention",
+	)...)
+	return cmd
+}
+
+// workloadManager is the control plane in a cluster.
+type workloadManager struct {
+	*member
+	driver    *kube.Driver
+	templates *kubetemplate.Source
+	manager   *manager.Manager
+}
+
+func (w *workloadManager) run(ctx context.Context) (err error) {
+	var undo undoing
+	defer func() { err = errors.Join(err, undo.all()) }()
+	for _, step := range []func(context.Context) (func() error, error){w.open, w.openTemplates, w.openDriver, w.openManager} {
+		back, err := step(ctx)
+		undo.add(back)
+		if err != nil {
+			return err
+		}
+	}
+	return w.serve(ctx, w.manager, loop{"watch sessions", w.manager.Run})
+}
+
+func (w *workloadManager) openTemplates(ctx context.Context) (func() error, error) {
+	client, err := dynamic.NewForConfig(w.rest)
+	if err != nil {
+		return nil, fmt.Errorf("use cluster: %w", err)
+	}
+	w.templates = kubetemplate.New(kubetemplate.Config{
+		Client: client, Namespace: w.cfg.Cluster.WatchNamespace, DefaultImage: w.cfg.DefaultImage, Logger: w.log,
+	})
+	if err := w.templates.Open(ctx); err != nil {
+		return nil, err
+	}
+	return func() error { w.templates.Close(); return nil }, nil
+}
+
+// pods are what the Pods of this installation have in common.
+func (w *workloadManager) pods() podspec.Settings {
+	return podspec.Settings{AgentImage: w.cfg.Cluster.AgentImage, AgentPullPolicy: corev1.PullPolicy(w.cfg.Cluster.AgentImagePullPolicy)}
+}
+
+// callers are the Pods that reach sandboxes, as the chart labels them.
+func (w *workloadManager) callers() podspec.Callers {
+	if !w.cfg.Cluster.NetworkPolicies {
+		return podspec.Callers{}
+	}
+	return podspec.Callers{Namespace: w.cfg.Cluster.Namespace, Labels: map[string]string{"agentcube.volcano.sh/calls-sandboxes": "true"}}
+}
+
+func (w *workloadManager) openDriver(ctx context.Context) (func() error, error) {
+	var err error
+	w.driver, err = kube.New(kube.Config{
+		Client: w.kube, Namespace: w.cfg.Cluster.WatchNamespace, Pods: w.pods(), Callers: w.callers(),
+		DefaultIsolation: w.cfg.Cluster.DefaultIsolation, PendingTimeout: w.cfg.Cluster.PodPendingTimeout, Logger: w.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := w.driver.Open(ctx); err != nil {
+		return nil, err
+	}
+	return w.driver.Close, nil
+}
+
+func (w *workloadManager) openManager(ctx context.Context) (func() error, error) {
+	bootstrap, err := auth.ReadRSAKey(w.cfg.Cluster.BootstrapKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	routerKey, err := auth.ReadCertifiedKey(w.cfg.Cluster.RouterCertificateFile)
+	if err != nil {
+		return nil, err
+	}
+	tokens := auth.NewTokens(w.store, nil)
+	callers, err := w.authenticator(tokens)
+	if err != nil {
+		return nil, err
+	}
+	w.manager = manager.New(manager.Config{
+		Store: w.store, Driver: w.driver, Templates: w.templates, Authenticator: callers, Tokens: tokens, Shared: true,
+		BootstrapKey: bootstrap, RouterKey: routerKey, Logger: w.log, EndToEnd: true,
+		CreateTimeout: w.cfg.SandboxCreateTimeout, Retention: w.cfg.EndedRetention,
+		MaxSandboxes: w.cfg.MaxSandboxes, MaxPerOwner: w.cfg.MaxSessionsPerOwner, MaxCreateRate: w.cfg.MaxCreateRatePerOwner,
+		MaxParallelStarts: parallelPods(w.cfg.MaxParallelStarts),
+	})
+	undo := func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		defer cancel()
+		return w.manager.Close(ctx)
+	}
+	return undo, w.manager.Open(ctx)
+}
+
+// parallelPods is how many Pods may be in the making at once: their starts load other
+// machines, and the cluster's scheduler has its own order.
+func parallelPods(set int) int {
+	if set > 0 {
+		return set
+	}
+	return 100
+}
