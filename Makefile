@@ -21,6 +21,7 @@ KUBERNETES := build/kubernetes
 LINT      := build/tools/golangci-lint
 VULN      := build/tools/govulncheck
 CRDGEN    := build/tools/controller-gen
+HELM      := build/tools/helm
 ADDR      ?= 127.0.0.1:8080
 
 # One static binary, as users get it. The race detector alone needs cgo.
@@ -159,9 +160,13 @@ test-e2e: build image venv ## end-to-end tests on the real binary and real sandb
 
 # One package after the other: a cluster takes all of a small machine to start.
 .PHONY: test-kubernetes
-test-kubernetes: kubernetes-binaries ## tests on a real Kubernetes of one node, which they start and stop
+test-kubernetes: kubernetes-binaries image image-agentcube venv $(HELM) ## tests on a real Kubernetes of one node, which they start and stop
 	@echo "==> tests on Kubernetes"
-	@AGENTCUBE_KUBERNETES=$(CURDIR)/$(KUBERNETES) $(GO) test -p 1 -count 1 -timeout 20m $(KUBERNETES_FLAGS) ./test/kubernetes/...
+	@[[ -r "$(SDK_README)" ]] || { echo "test-kubernetes: $(SDK_README) is missing: its code blocks are part of the tests; name it with SDK_README=FILE" >&2; exit 1; }
+	@AGENTCUBE_KUBERNETES=$(CURDIR)/$(KUBERNETES) AGENTCUBE_HELM=$(CURDIR)/$(HELM) AGENTCUBE_CHART=$(CURDIR)/deploy/chart \
+	 AGENTCUBE_KUBE_IMAGE=$(CURDIR)/$(KUBEIMAGE) AGENTCUBE_IMAGE=$(CURDIR)/$(IMAGE) AGENTCUBE_PICOD=$(CURDIR)/$(PICOD) \
+	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK=$(CURDIR)/sdk/python/src AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
+	 $(GO) test -p 1 -count 1 -timeout 20m $(KUBERNETES_FLAGS) ./test/kubernetes/...
 
 .PHONY: kubernetes
 kubernetes: kubernetes-binaries ## run a shell with a Kubernetes of one node, for as long as the shell runs
@@ -200,6 +205,12 @@ $(LINT): tools/go.mod
 $(CRDGEN): tools/controller-gen/go.mod
 	@echo "==> building controller-gen"
 	@cd tools/controller-gen && $(GO) build -o ../../$(CRDGEN) sigs.k8s.io/controller-tools/cmd/controller-gen
+	@touch $@
+
+# A module of its own as well.
+$(HELM): tools/helm/go.mod
+	@echo "==> building helm (a few minutes the first time)"
+	@cd tools/helm && $(GO) build -trimpath -ldflags '-s -w' -o ../../$(HELM) helm.sh/helm/v4/cmd/helm
 	@touch $@
 
 # Not part of check: it asks the Go vulnerability database, over the network, or
