@@ -14,7 +14,7 @@ type Chain []Authenticator
 // nobody knows is the answer. One that could not check ends the search: who is
 // refused by the others might have been let in by that one.
 func (c Chain) Authenticate(r *http.Request) (p Principal, err error) {
-	err = unauthorized("Missing authorization header")
+	err = Unauthorized("Missing authorization header")
 	for _, a := range c {
 		if p, err = a.Authenticate(r); err == nil {
 			return p, nil

@@ -55,7 +55,7 @@ func NewTokens(store TokenStore, now func() time.Time) *Tokens {
 // what is revoked is so from the next request on. A token that never was, one that
 // has expired and one that was revoked get the same answer.
 func (ts *Tokens) Authenticate(r *http.Request) (Principal, error) {
-	token, apiErr := bearer(r)
+	token, apiErr := Bearer(r)
 	if apiErr != nil {
 		return Principal{}, apiErr
 	}
@@ -69,9 +69,7 @@ func (ts *Tokens) Authenticate(r *http.Request) (Principal, error) {
 	case err != nil && ctx.Err() != nil:
 		return Principal{}, fmt.Errorf("find token: %w", ctx.Err())
 	case err != nil && !errors.Is(err, ErrNoToken):
-		e := api.Errorf(http.StatusServiceUnavailable, api.CodeUnavailable, "the token could not be checked").WithCause(err)
-		e.RetryAfter = 1
-		return Principal{}, e
+		return Principal{}, Unchecked(err)
 	case err != nil || !rec.Valid(now):
 		return Principal{}, WrongToken()
 	}

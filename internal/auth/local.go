@@ -35,7 +35,7 @@ func NewLocal(token string) *Local {
 // Authenticate implements Authenticator. The comparison takes the same time
 // whatever is wrong with the token.
 func (l *Local) Authenticate(r *http.Request) (Principal, error) {
-	token, apiErr := bearer(r)
+	token, apiErr := Bearer(r)
 	if apiErr != nil {
 		return Principal{}, apiErr.WithHint("send the token as \"Authorization: Bearer <token>\"")
 	}

@@ -12,12 +12,20 @@ import (
 type Principal struct {
 	// Name identifies the caller and is what sessions are owned by: "local"
 	// for the holder of the local token, the token's name for that of another,
-	// "system:serviceaccount:<ns>:<name>" on Kubernetes. It is never empty for an
-	// authenticated caller.
+	// ServiceAccountPrefix + "<ns>:<name>" on Kubernetes, OIDCPrefix + the subject for
+	// those whom an OpenID provider knows. It is never empty for an authenticated
+	// caller.
 	Name string
 	// Scopes say what the caller may do.
 	Scopes Scopes
 }
+
+// What the names begin with of principals who are known elsewhere. No token of ours
+// can be called so.
+const (
+	ServiceAccountPrefix = "system:serviceaccount:"
+	OIDCPrefix           = "oidc:"
+)
 
 // Owns reports whether what belongs to owner is p's own, to use as its scopes
 // allow. What belongs to nobody (an empty owner) is nobody's.
@@ -66,17 +74,27 @@ func AuthorizationFrom(ctx context.Context) string {
 	return header
 }
 
-// bearer takes the token out of an Authorization header: exactly "Bearer",
+// Bearer takes the token out of an Authorization header: exactly "Bearer",
 // one space and a text without spaces. It returns the reason, in the words
 // that older clients know, when the header is not of this form.
-func bearer(r *http.Request) (string, *api.Error) {
+func Bearer(r *http.Request) (string, *api.Error) {
+	return bearer(r, func(scheme string) bool { return scheme == "Bearer" })
+}
+
+// BearerAnyCase is Bearer where "Bearer" may be spelt "bearer", as those callers who
+// have their tokens from an OpenID provider always could.
+func BearerAnyCase(r *http.Request) (string, *api.Error) {
+	return bearer(r, func(scheme string) bool { return strings.EqualFold(scheme, "Bearer") })
+}
+
+func bearer(r *http.Request, known func(scheme string) bool) (string, *api.Error) {
 	values := r.Header.Values("Authorization")
 	if len(values) == 0 || (len(values) == 1 && values[0] == "") {
-		return "", unauthorized("Missing authorization header")
+		return "", Unauthorized("Missing authorization header")
 	}
 	scheme, token, ok := strings.Cut(values[0], " ")
-	if len(values) > 1 || !ok || scheme != "Bearer" || strings.Contains(token, " ") {
-		return "", unauthorized("Invalid authorization header format")
+	if len(values) > 1 || !ok || !known(scheme) || strings.Contains(token, " ") {
+		return "", Unauthorized("Invalid authorization header format")
 	}
 	return token, nil
 }
@@ -84,11 +102,20 @@ func bearer(r *http.Request) (string, *api.Error) {
 // WrongToken is the answer to a token that is not valid. It is the same one
 // whether the token never was, has expired or was revoked.
 func WrongToken() *api.Error {
-	return unauthorized("Invalid or expired token").
+	return Unauthorized("Invalid or expired token").
 		WithHint("the local token is in the file that \"agentcube config print\" names as tokenFile; " +
 			"\"agentcube token ls\" lists the others that are valid")
 }
 
-func unauthorized(text string) *api.Error {
+// Unauthorized is a 401 with a text for the caller.
+func Unauthorized(text string) *api.Error {
 	return api.Errorf(http.StatusUnauthorized, api.CodeUnauthorized, "%s", text)
+}
+
+// Unchecked is the answer when a token could not be checked: a 503, so that the
+// caller tries again. why is logged and not told.
+func Unchecked(why error) *api.Error {
+	e := api.Errorf(http.StatusServiceUnavailable, api.CodeUnavailable, "the token could not be checked").WithCause(why)
+	e.RetryAfter = 1
+	return e
 }

@@ -103,11 +103,15 @@ func (m *Manager) Delete(ctx context.Context, who auth.Principal, id string) (se
 	return rec, nil
 }
 
-// owned finds a session that is who's own, to do with it as its owner does.
-func (m *Manager) owned(ctx context.Context, who auth.Principal, id string) (session.Session, error) {
+// owned finds a session that is who's own, to do with it as its owner does, who needs
+// leave for the verb.
+func (m *Manager) owned(ctx context.Context, who auth.Principal, id string, verb auth.Verb) (session.Session, error) {
 	rec, err := m.seen(ctx, who, id)
 	if err == nil && !who.Owns(rec.Owner) {
 		return session.Session{}, unknownSession(id).WithHint(auth.SeenOnly)
+	}
+	if err == nil {
+		err = m.cfg.Authorizer.Authorize(ctx, who, verb, auth.TemplateRef{Kind: rec.Kind, Namespace: rec.Namespace, Name: rec.Name})
 	}
 	return rec, err
 }

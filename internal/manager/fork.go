@@ -54,7 +54,7 @@ func (m *Manager) Fork(ctx context.Context, who auth.Principal, id string, req a
 
 // copyable finds a session of which who may have copies.
 func (m *Manager) copyable(ctx context.Context, who auth.Principal, id, agreement string, signed auth.Agreement) (session.Session, error) {
-	if _, err := m.owned(ctx, who, id); err != nil {
+	if _, err := m.owned(ctx, who, id, auth.VerbCreate); err != nil {
 		return session.Session{}, err
 	}
 	rec, err := m.made(ctx, id)

@@ -35,6 +35,10 @@ type Config struct {
 	Driver        sandbox.Driver
 	Templates     template.Source
 	Authenticator auth.Authenticator
+	// Authorizer says what callers may do, beside their scopes; nil means that there is
+	// nothing beside. Whom it refuses is told so before anything is looked up but their
+	// own session or checkpoint.
+	Authorizer auth.Authorizer
 	// Tokens are what the routes of tokens manage. Without, there are none.
 	Tokens *auth.Tokens
 	// BootstrapKey signs what locks a PicoD to its key.
@@ -171,6 +175,9 @@ func New(cfg Config) *Manager {
 		cfg.Clock = session.NewWallClock()
 	default:
 		cfg.Clock = session.NewClock()
+	}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = auth.Everybody{}
 	}
 	if cfg.SessionChanged == nil {
 		cfg.SessionChanged = func(session.Session) {}

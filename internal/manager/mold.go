@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
 	"github.com/volcano-sh/agentcube/internal/template"
@@ -111,8 +112,8 @@ func own(s sandbox.Spec, rec session.Session) sandbox.Spec {
 }
 
 // planFromCheckpoint is plan for a request that names a checkpoint.
-func (m *Manager) planFromCheckpoint(ctx context.Context, owner string, req Request, publicKey string, now time.Time) (plan, error) {
-	c, err := m.cfg.Store.GetCheckpoint(ctx, owner, req.Checkpoint)
+func (m *Manager) planFromCheckpoint(ctx context.Context, owner auth.Principal, req Request, publicKey string, now time.Time) (plan, error) {
+	c, err := m.cfg.Store.GetCheckpoint(ctx, owner.Name, req.Checkpoint)
 	switch {
 	case errors.Is(err, session.ErrNoCheckpoint):
 		return plan{}, unknownCheckpoint(req.Checkpoint).WithCause(err)
@@ -128,6 +129,10 @@ func (m *Manager) planFromCheckpoint(ctx context.Context, owner string, req Requ
 	case c.Auth == api.AuthNone && publicKey != "":
 		return plan{}, keyUnchecked()
 	}
+	of := auth.TemplateRef{Kind: c.Kind, Namespace: c.Namespace, Name: c.Template}
+	if err := m.cfg.Authorizer.Authorize(ctx, owner, auth.VerbCreate, of); err != nil {
+		return plan{}, err
+	}
 	kind := c.Auth
 	if publicKey != "" {
 		kind = api.AuthClientKey
@@ -136,7 +141,7 @@ func (m *Manager) planFromCheckpoint(ctx context.Context, owner string, req Requ
 	if err := m.cfg.Store.UseCheckpoint(ctx, c.Owner, c.Name, now); err != nil && !errors.Is(err, session.ErrNoCheckpoint) {
 		return plan{}, fmt.Errorf("use checkpoint: %w", err)
 	}
-	rec := moldOfCheckpoint(c).record(owner, kind, publicKey, req.TTL, req.Metadata, now)
+	rec := moldOfCheckpoint(c).record(owner.Name, kind, publicKey, req.TTL, req.Metadata, now)
 	return plan{record: rec, spec: m.copySpec(c.Snapshot, rec)}, nil
 }
 

@@ -70,7 +70,7 @@ func (m *Manager) plan(ctx context.Context, owner auth.Principal, req Request, n
 	if err != nil {
 		return plan{}, err
 	}
-	p, err := m.planFrom(ctx, owner.Name, req, publicKey, now)
+	p, err := m.planFrom(ctx, owner, req, publicKey, now)
 	if err != nil {
 		return plan{}, err
 	}
@@ -85,9 +85,13 @@ func (m *Manager) plan(ctx context.Context, owner auth.Principal, req Request, n
 	return p, nil
 }
 
-func (m *Manager) planFrom(ctx context.Context, owner string, req Request, publicKey string, now time.Time) (plan, error) {
+func (m *Manager) planFrom(ctx context.Context, owner auth.Principal, req Request, publicKey string, now time.Time) (plan, error) {
 	if req.Checkpoint != "" {
 		return m.planFromCheckpoint(ctx, owner, req, publicKey, now)
+	}
+	of := auth.TemplateRef{Kind: req.Kind, Namespace: req.Namespace, Name: req.Name}
+	if err := m.cfg.Authorizer.Authorize(ctx, owner, auth.VerbCreate, of); err != nil {
+		return plan{}, err
 	}
 	tmpl, err := m.template(req)
 	if err != nil {
@@ -100,7 +104,7 @@ func (m *Manager) planFrom(ctx context.Context, owner string, req Request, publi
 	if err := m.checkIsolation(tmpl); err != nil {
 		return plan{}, err
 	}
-	rec := moldOfTemplate(tmpl).record(owner, kind, publicKey, req.TTL, req.Metadata, now)
+	rec := moldOfTemplate(tmpl).record(owner.Name, kind, publicKey, req.TTL, req.Metadata, now)
 	return plan{record: rec, spec: own(m.templateSpec(tmpl), rec)}, nil
 }
 

@@ -26,10 +26,12 @@ const (
 // api.PrepareStep, one JSON document a line. Whoever may create a session may
 // ask for it, as the first session has the same made. What fails before the first
 // step is answered like any other failure.
-func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, _ auth.Principal) error {
-	tmpl, err := m.template(Request{Kind: api.KindCodeInterpreter, CreateRequest: api.CreateRequest{
-		Namespace: r.PathValue("namespace"), Name: r.PathValue("name"),
-	}})
+func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, who auth.Principal) error {
+	of := auth.TemplateRef{Kind: api.KindCodeInterpreter, Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
+	if err := m.cfg.Authorizer.Authorize(r.Context(), who, auth.VerbCreate, of); err != nil {
+		return err
+	}
+	tmpl, err := m.template(Request{Kind: of.Kind, CreateRequest: api.CreateRequest{Namespace: of.Namespace, Name: of.Name}})
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ var errAwake = errors.New("session is in use")
 // connections break off, and it has no idle time-out until it is woken. The
 // errors are those of Delete, and a 409 while it is being created.
 func (m *Manager) Pause(ctx context.Context, who auth.Principal, id string) (session.Session, error) {
-	if _, err := m.owned(ctx, who, id); err != nil {
+	if _, err := m.owned(ctx, who, id, auth.VerbUse); err != nil {
 		return session.Session{}, err
 	}
 	return m.transit(ctx, id, pausing(session.PausedByOwner))
@@ -30,7 +30,7 @@ func (m *Manager) Pause(ctx context.Context, who auth.Principal, id string) (ses
 
 // Resume wakes a session. When there is no room for it the error is a 429.
 func (m *Manager) Resume(ctx context.Context, who auth.Principal, id string) (session.Session, error) {
-	if _, err := m.owned(ctx, who, id); err != nil {
+	if _, err := m.owned(ctx, who, id, auth.VerbUse); err != nil {
 		return session.Session{}, err
 	}
 	return m.transit(ctx, id, resuming)

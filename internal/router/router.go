@@ -50,6 +50,10 @@ type Config struct {
 	// such requests are answered 409.
 	Waker         Waker
 	Authenticator auth.Authenticator
+	// Authorizer says what callers may do with sessions that are not bound to a key,
+	// beside their scopes; nil means that there is nothing beside. It is asked at each
+	// request, and so has to remember.
+	Authorizer auth.Authorizer
 	// SigningKey signs the Router's tokens for managed sessions.
 	SigningKey *rsa.PrivateKey
 	// Clock is the time of the sessions; nil means that it is the machine's, with
@@ -118,6 +122,9 @@ func New(cfg Config) *Router {
 	}
 	if cfg.RecheckInterval == 0 {
 		cfg.RecheckInterval = 3 * time.Second
+	}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = auth.Everybody{}
 	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
@@ -330,7 +337,11 @@ func (rt *Router) letIn(w http.ResponseWriter, r *http.Request, v *visit, rec se
 			return unknownSession(rec.ID).WithHint(auth.SeenOnly)
 		}
 		w.Header().Set(api.HeaderSessionID, rec.ID)
-		return who.Need(auth.ScopeUse)
+		if err := who.Need(auth.ScopeUse); err != nil {
+			return err
+		}
+		of := auth.TemplateRef{Kind: rec.Kind, Namespace: rec.Namespace, Name: rec.Name}
+		return rt.cfg.Authorizer.Authorize(r.Context(), who, auth.VerbUse, of)
 	})
 	return err
 }
@@ -341,7 +352,12 @@ func (rt *Router) admitNew(w http.ResponseWriter, r *http.Request, v *visit, inv
 		if err := who.Need(auth.ScopeCreate); err != nil {
 			return err
 		}
-		return who.Need(auth.ScopeUse)
+		if err := who.Need(auth.ScopeUse); err != nil {
+			return err
+		}
+		// Whether it may be made, the Workload Manager asks.
+		of := auth.TemplateRef{Kind: inv.kind, Namespace: inv.namespace, Name: inv.name}
+		return rt.cfg.Authorizer.Authorize(r.Context(), who, auth.VerbUse, of)
 	})
 	if err != nil {
 		return nil, err
