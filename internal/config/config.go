@@ -26,12 +26,33 @@ type Config struct {
 	// machine besides localhost, the host of Listen, and the address that they
 	// were sent to. Web pages can make up all others.
 	AllowedHosts Hosts
+	// TLSCertFile and TLSKeyFile hold what Listen is served with; without, it is plain
+	// text.
+	TLSCertFile, TLSKeyFile string
+	// TLSClientCAFile holds the authorities of which clients need a certificate, and
+	// TLSClientNames are those of whom one has to be in it, as tlsfiles.Peer.
+	TLSClientCAFile string
+	TLSClientNames  List
 	// DataDir holds the session store, keys, images and sandboxes.
 	DataDir string
 	// TemplateDir is the folder of CodeInterpreter and AgentRuntime files.
 	TemplateDir string
 	// TokenFile holds the token that callers on this machine show.
 	TokenFile string
+
+	// OIDCIssuer is the URL of the OpenID provider whose access tokens are taken; "" is
+	// none. See oidc.Config for the others.
+	OIDCIssuer, OIDCAudience, OIDCRoleClaim, OIDCRequiredRole, OIDCAdminRole string
+	// OIDCCAFile holds the authorities of its certificate; "" are the machine's.
+	OIDCCAFile string
+
+	// KubeTokenAudiences are those of which the token of a service account needs one.
+	KubeTokenAudiences List
+	// KubeAccessReviews has the cluster's Roles say who may use which template. Without,
+	// every service account may use all.
+	KubeAccessReviews bool
+	// KubeCacheTime is how old an answer of the API server may be.
+	KubeCacheTime time.Duration
 
 	// Store is where sessions are kept: "sqlite", in a file of DataDir, or "redis",
 	// on the server of RedisURL, which Valkey may be as well.
@@ -112,6 +133,11 @@ type Config struct {
 	// WorkloadManagerURL and RouterURL are where the command-line client goes.
 	WorkloadManagerURL string
 	RouterURL          string
+	// WorkloadManagerCAFile holds the authorities of the Workload Manager's certificate,
+	// for the Router; "" are the machine's. WorkloadManagerName is whose it has to be, as
+	// tlsfiles.Peer; "" is the host in WorkloadManagerURL. WorkloadManagerCertFile and
+	// WorkloadManagerKeyFile are what the Router shows itself.
+	WorkloadManagerCAFile, WorkloadManagerCertFile, WorkloadManagerKeyFile, WorkloadManagerName string
 	// APIToken is what the client shows instead of the content of TokenFile.
 	APIToken string
 

@@ -176,6 +176,22 @@ func TestValidate(t *testing.T) {
 				`:2: redisPrefix: must not be empty`, `:3: redisTimeout: 0s is not more than 0`, `:4: redisUrl: must hold no password; name a file that does`,
 				"flag --redis-cert-file: redisCertFile: goes with redisKeyFile",
 			}},
+		{"TLS", "tlsCertFile: /c\ntlsClientCaFile: ca.pem\ntlsClientNames: spiffe://Cluster.local/a, router\n", nil, []string{"--workload-manager-key-file=/k"}, []string{
+			`:1: tlsCertFile: goes with tlsKeyFile`, `:2: tlsClientCaFile: "ca.pem" is not an absolute path`, `:3: tlsClientNames: "spiffe://Cluster.local/a" is neither`,
+			"workloadManagerCertFile: goes with workloadManagerKeyFile",
+		}},
+		{"whose clients", "tlsCertFile: /c\ntlsKeyFile: /k\ntlsClientCaFile: /ca\n", nil, nil, []string{"tlsClientNames: goes with tlsClientCaFile"}},
+		{"clients of a server in plain text", "tlsClientCaFile: /ca\ntlsClientNames: router\n", nil, nil, []string{"tlsClientCaFile: goes with tlsCertFile"}},
+		{"Workload Manager in plain text", "workloadManagerName: a b\n", nil, nil, []string{`workloadManagerName: "a b" is neither`, "workloadManagerUrl: \"http://localhost:8080\" is not https"}},
+		{"all of TLS", "tlsCertFile: /c\ntlsKeyFile: /k\ntlsClientCaFile: /ca\ntlsClientNames: spiffe://cluster.local/ns/a/sa/b,router\n" +
+			"workloadManagerUrl: https://manager\nworkloadManagerName: spiffe://cluster.local/ns/a/sa/c\nworkloadManagerCaFile: /ca\n", nil, nil, nil},
+		{"OpenID", "oidcIssuer: http://login.example\noidcAdminRole: admin\nkubeCacheTime: 0s\nkubeTokenAudiences: a b\n", nil, nil, []string{
+			`:1: oidcIssuer: "http://login.example": want an https URL`, ":3: kubeCacheTime: 0s is not more than 0", `:4: kubeTokenAudiences: "a b" is not a valid list`, "oidcRoleClaim: is empty, but a role is wanted",
+		}},
+		{"OpenID of nobody", "oidcRoleClaim: roles\noidcRequiredRole: r\noidcCaFile: /ca\n", nil, nil, []string{
+			"oidcRoleClaim: goes with oidcIssuer", "oidcRequiredRole: goes with oidcIssuer", "oidcCaFile: goes with oidcIssuer",
+		}},
+		{"all of OpenID", "oidcIssuer: https://login.example/realms/a\noidcAudience: ''\noidcRoleClaim: realm_access.roles\noidcRequiredRole: r\n", nil, nil, nil},
 		{"store without a server", "store: redis\n", nil, nil, []string{"redisUrl: is empty, but store is redis"}},
 		{"store on a server", "store: redis\nredisUrl: valkeys+cluster://cube@a,b:7000\nredisPasswordFile: /run/secrets/redis\n", nil, nil, nil},
 		{"twice", "platform: kvm\nplatform: kvm\n", nil, nil, []string{":2: platform: is there twice"}},
@@ -225,6 +241,12 @@ func TestWarnings(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("warnings %q do not say %q", got, want)
 		}
+	}
+	if !strings.Contains(got, "unencrypted") {
+		t.Errorf("warnings %q do not say that requests are not encrypted", got)
+	}
+	if w := mustLoad(t, "", nil, "--listen=0.0.0.0:1", "--tls-cert-file=/c", "--tls-key-file=/k").Warnings(); len(w) != 1 || strings.Contains(w[0], "unencrypted") {
+		t.Errorf("with TLS it warns %q", w)
 	}
 	if strings.Contains(got, "AGENTCUBE_NAMESPACE") || len(c.Warnings()) != 2 {
 		t.Errorf("warnings %q, want two", got)
@@ -326,6 +348,21 @@ func TestBytes(t *testing.T) {
 		var b config.Bytes
 		if err := b.Set(text); err == nil {
 			t.Errorf("%q was read as %d", text, b)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	for text, want := range map[string]string{"a": "a", "a, b ,https://c": "a,b,https://c"} {
+		var l config.List
+		if err := l.Set(text); err != nil || l.String() != want {
+			t.Errorf("%q: %q, %v, want %q", text, l.String(), err, want)
+		}
+	}
+	for _, text := range []string{"", ",", "a,", "a b", "a\nb"} {
+		var l config.List
+		if err := l.Set(text); err == nil {
+			t.Errorf("%q was read as %q", text, l)
 		}
 	}
 }

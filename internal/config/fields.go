@@ -49,9 +49,14 @@ func (c *Config) define(p paths) {
 	fs.StringVar(&c.Listen, key("listen"), "127.0.0.1:8080", "address to serve on, as host:port")
 	fs.BoolVar(&c.AllowNonLoopback, key("allowNonLoopback"), false, "permit an address that other machines can reach")
 	fs.Var(&c.AllowedHosts, key("allowedHosts"), "names by which clients call this machine, such as cube.example; localhost and its addresses need not be there")
+	fs.StringVar(&c.TLSCertFile, path("tlsCertFile"), "", "file with the certificate, in PEM, to serve with; without: plain text")
+	fs.StringVar(&c.TLSKeyFile, path("tlsKeyFile"), "", "file with the key of that certificate")
+	fs.StringVar(&c.TLSClientCAFile, path("tlsClientCaFile"), "", "file with the authorities, in PEM, of which clients need a certificate; without: they need none")
+	fs.Var(&c.TLSClientNames, key("tlsClientNames"), "who the clients are, by SPIFFE IDs or names of hosts in their certificates")
 	fs.StringVar(&c.DataDir, path("dataDir"), p.data, "folder of the session store, keys, images and sandboxes")
 	fs.StringVar(&c.TemplateDir, path("templateDir"), "", "folder of template files (default /etc/agentcube/templates if it exists, else <data-dir>/templates)")
 	fs.StringVar(&c.TokenFile, path("tokenFile"), p.token, "file with the local token")
+	c.defineCallers(fs, key, path)
 	fs.StringVar(&c.Store, key("store"), "sqlite", "where sessions are kept: sqlite, in a file, or redis, on a server, Redis or Valkey")
 	fs.StringVar(&c.RedisURL, key("redisUrl"), "", "address of that server, such as rediss://user@redis.example:6379")
 	fs.StringVar(&c.RedisPasswordFile, path("redisPasswordFile"), "", "file with its password")
@@ -92,6 +97,10 @@ func (c *Config) define(p paths) {
 		"http://localhost:8080", "where the client finds the Workload Manager")
 	fs.StringVar(&c.RouterURL, add(field{key: "routerUrl", moreEnv: []string{"ROUTER_URL"}}),
 		"http://localhost:8080", "where the client finds the Router")
+	fs.StringVar(&c.WorkloadManagerCAFile, path("workloadManagerCaFile"), "", "file with the authorities, in PEM, of the Workload Manager's certificate, for the Router; without: the machine's")
+	fs.StringVar(&c.WorkloadManagerName, key("workloadManagerName"), "", "who that certificate has to be of, by SPIFFE ID or name of a host; without: the host of workloadManagerUrl")
+	fs.StringVar(&c.WorkloadManagerCertFile, path("workloadManagerCertFile"), "", "file with the certificate, in PEM, that the Router shows the Workload Manager")
+	fs.StringVar(&c.WorkloadManagerKeyFile, path("workloadManagerKeyFile"), "", "file with the key of that certificate")
 	fs.StringVar(&c.APIToken, add(field{key: "apiToken", moreEnv: []string{"API_TOKEN"}, secret: true}),
 		"", "token the client shows instead of the local one")
 
@@ -99,4 +108,18 @@ func (c *Config) define(p paths) {
 
 	// Not a setting, as it says where the settings are.
 	fs.StringVar(&c.file, "config", "", "configuration file (default "+strings.Join(p.configFiles, ", then ")+")")
+}
+
+// defineCallers is define for those who are known by tokens of others.
+func (c *Config) defineCallers(fs *pflag.FlagSet, key, path func(string) string) {
+	fs.StringVar(&c.OIDCIssuer, key("oidcIssuer"), "", "URL of the OpenID provider whose access tokens are taken, such as https://login.example/realms/cube; without: none")
+	fs.StringVar(&c.OIDCAudience, key("oidcAudience"), "agentcube-api", "audience that they have to be for; empty: any, and so every other service's too")
+	fs.StringVar(&c.OIDCRoleClaim, key("oidcRoleClaim"), "", "claim that lists the roles of their holder, or a path to it, such as realm_access.roles")
+	fs.StringVar(&c.OIDCRequiredRole, key("oidcRequiredRole"), "", "role without which nobody is let in")
+	fs.StringVar(&c.OIDCAdminRole, key("oidcAdminRole"), "", "role that makes an administrator")
+	fs.StringVar(&c.OIDCCAFile, path("oidcCaFile"), "", "file with the authorities, in PEM, of the provider's certificate; without: the machine's")
+	c.KubeTokenAudiences = List{"agentcube"}
+	fs.Var(&c.KubeTokenAudiences, key("kubeTokenAudiences"), "audiences of which tokens of service accounts need one; with that of the API server, such as https://kubernetes.default.svc, those do that every Pod has")
+	fs.BoolVar(&c.KubeAccessReviews, key("kubeAccessReviews"), true, "have the cluster's Roles say who may use which template")
+	fs.DurationVar(&c.KubeCacheTime, key("kubeCacheTime"), time.Minute, "how old an answer of the API server about a token or a right may be")
 }

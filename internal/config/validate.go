@@ -66,6 +66,8 @@ func (c *Config) Validate() error {
 	oneOf("logFormat", c.LogFormat, "text", "json")
 	oneOf("store", c.Store, "sqlite", "redis")
 	c.validateRedis(bad)
+	c.validateTLS(bad)
+	c.validateCallers(bad)
 	oneOf("platform", c.Platform, "systrap", "kvm", "auto")
 	for key, n := range map[string]int64{
 		"maxSandboxes": int64(c.MaxSandboxes), "memoryBudget": int64(c.MemoryBudget), "snapshotBudget": int64(c.SnapshotBudget), "standby": int64(c.Standby), "auditMaxSize": int64(c.AuditMaxSize),
@@ -79,7 +81,7 @@ func (c *Config) Validate() error {
 	}
 	for key, d := range map[string]time.Duration{
 		"sandboxCreateTimeout": c.SandboxCreateTimeout, "shutdownTimeout": c.ShutdownTimeout, "endedRetention": c.EndedRetention,
-		"redisTimeout": c.RedisTimeout,
+		"redisTimeout": c.RedisTimeout, "kubeCacheTime": c.KubeCacheTime,
 	} {
 		if d <= 0 {
 			bad(key, "%v is not more than 0", d)
@@ -173,8 +175,11 @@ var foreign = []string{"AGENTCUBE_CONFIG", "AGENTCUBE_NAMESPACE", "AGENTCUBE_API
 func (c *Config) Warnings() []string {
 	var out []string
 	if host, problem := splitListen(c.Listen); problem == "" && !loopback(host) {
-		out = append(out, fmt.Sprintf(
-			"listening on %s, which other machines can reach: whoever has the token can run code on this machine, and requests travel unencrypted", c.Listen))
+		warning := fmt.Sprintf("listening on %s, which other machines can reach: whoever has the token can run code on this machine", c.Listen)
+		if c.TLSCertFile == "" {
+			warning += ", and requests travel unencrypted"
+		}
+		out = append(out, warning)
 	}
 	if c.RedisURL != "" && c.Store != "redis" {
 		out = append(out, "redisUrl is set, but store is "+c.Store+": sessions are not kept on that server")
