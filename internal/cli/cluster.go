@@ -13,9 +13,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/auth/kubeauth"
+	"github.com/volcano-sh/agentcube/internal/auth/oidc"
 	"github.com/volcano-sh/agentcube/internal/config"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/session/redis"
+	"github.com/volcano-sh/agentcube/internal/tlsfiles"
 )
 
 // Requests to the API server that one process may make a second, and at once: a burst
@@ -30,7 +33,8 @@ func clusterSettings() []string {
 	return []string{
 		"listen", "allowNonLoopback", "allowedHosts", "logLevel", "logFormat",
 		"store", "redisUrl", "redisPasswordFile", "redisCaFile", "redisCertFile", "redisKeyFile", "redisPrefix", "redisTimeout",
-		"kubeconfig", "namespace", "maxConcurrentRequests", "maxConnections", "shutdownTimeout",
+		"kubeconfig", "namespace", "kubeTokenAudiences", "kubeAccessReviews", "kubeCacheTime",
+		"oidcIssuer", "oidcAudience", "oidcRoleClaim", "oidcRequiredRole", "oidcAdminRole", "oidcCaFile", "maxConcurrentRequests", "maxConnections", "shutdownTimeout",
 	}
 }
 
@@ -139,7 +143,49 @@ func (u undoing) all() (err error) {
 	return err
 }
 
-// authenticator says who calls: by tokens that AgentCube has issued.
-func (m *member) authenticator(tokens *auth.Tokens) (auth.Authenticator, error) {
-	return auth.Chain{tokens}, nil
+// callers say who calls, and what they may do: by tokens that AgentCube has issued, by
+// those of an OpenID provider, and by those of service accounts.
+func (m *member) callers(ctx context.Context, tokens *auth.Tokens) (auth.Authenticator, auth.Authorizer, error) {
+	chain := auth.Chain{tokens}
+	if m.cfg.OIDCIssuer != "" {
+		provider, err := m.provider(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		chain = append(chain, provider)
+	}
+	unlimited := rest.CopyConfig(m.rest)
+	unlimited.QPS = -1 // kubeauth bounds what it asks
+	client, err := kubernetes.NewForConfig(unlimited)
+	if err != nil {
+		return nil, nil, fmt.Errorf("use cluster: %w", err)
+	}
+	accounts, err := kubeauth.New(kubeauth.Config{Client: client, Audiences: m.cfg.KubeTokenAudiences, CacheFor: m.cfg.KubeCacheTime})
+	if err != nil {
+		return nil, nil, err
+	}
+	chain = append(chain, accounts)
+	if !m.cfg.KubeAccessReviews {
+		return chain, auth.Everybody{}, nil
+	}
+	return chain, accounts, nil
+}
+
+// provider is the OpenID provider of the settings.
+func (m *member) provider(ctx context.Context) (*oidc.Provider, error) {
+	cfg := oidc.Config{
+		Issuer: m.cfg.OIDCIssuer, Audience: m.cfg.OIDCAudience, RoleClaim: m.cfg.OIDCRoleClaim,
+		RequiredRole: m.cfg.OIDCRequiredRole, AdminRole: m.cfg.OIDCAdminRole,
+	}
+	if m.cfg.OIDCCAFile != "" {
+		files, err := tlsfiles.New(tlsfiles.Config{CAFile: m.cfg.OIDCCAFile, Logger: m.log})
+		if err == nil {
+			err = files.Open(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
+		cfg.TLS = files.Client()
+	}
+	return oidc.New(cfg)
 }

@@ -54,12 +54,12 @@ func (d *dataPlane) run(ctx context.Context) (err error) {
 	return d.serve(ctx, d.router)
 }
 
-func (d *dataPlane) openRouter(context.Context) (func() error, error) {
+func (d *dataPlane) openRouter(ctx context.Context) (func() error, error) {
 	signing, err := auth.ReadRSAKey(d.cfg.Cluster.RouterKeyFile)
 	if err != nil {
 		return nil, err
 	}
-	callers, err := d.authenticator(auth.NewTokens(d.store, nil))
+	callers, rights, err := d.callers(ctx, auth.NewTokens(d.store, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (d *dataPlane) openRouter(context.Context) (func() error, error) {
 		return nil, err
 	}
 	d.router = router.New(router.Config{
-		Sessions: d.store, Dialer: router.ByAddress{}, Creator: makers, Waker: makers, Authenticator: callers,
+		Sessions: d.store, Dialer: router.ByAddress{}, Creator: makers, Waker: makers, Authenticator: callers, Authorizer: rights,
 		SigningKey: signing, Logger: d.log, MaxConcurrent: d.cfg.MaxConcurrentRequests, MaxPerOwner: d.cfg.MaxRequestsPerOwner,
 		MaxRecordAge: recordAge,
 	})

@@ -80,8 +80,8 @@ func (w *workloadManager) pods() podspec.Settings {
 	return podspec.Settings{AgentImage: w.cfg.Cluster.AgentImage, AgentPullPolicy: corev1.PullPolicy(w.cfg.Cluster.AgentImagePullPolicy)}
 }
 
-// callers are the Pods that reach sandboxes, as the chart labels them.
-func (w *workloadManager) callers() podspec.Callers {
+// mayCall are the Pods that reach sandboxes, as the chart labels them.
+func (w *workloadManager) mayCall() podspec.Callers {
 	if !w.cfg.Cluster.NetworkPolicies {
 		return podspec.Callers{}
 	}
@@ -91,7 +91,7 @@ func (w *workloadManager) callers() podspec.Callers {
 func (w *workloadManager) openDriver(ctx context.Context) (func() error, error) {
 	var err error
 	w.driver, err = kube.New(kube.Config{
-		Client: w.kube, Namespace: w.cfg.Cluster.WatchNamespace, Pods: w.pods(), Callers: w.callers(),
+		Client: w.kube, Namespace: w.cfg.Cluster.WatchNamespace, Pods: w.pods(), Callers: w.mayCall(),
 		DefaultIsolation: w.cfg.Cluster.DefaultIsolation, PendingTimeout: w.cfg.Cluster.PodPendingTimeout, Logger: w.log,
 	})
 	if err != nil {
@@ -113,12 +113,12 @@ func (w *workloadManager) openManager(ctx context.Context) (func() error, error)
 		return nil, err
 	}
 	tokens := auth.NewTokens(w.store, nil)
-	callers, err := w.authenticator(tokens)
+	callers, rights, err := w.callers(ctx, tokens)
 	if err != nil {
 		return nil, err
 	}
 	w.manager = manager.New(manager.Config{
-		Store: w.store, Driver: w.driver, Templates: w.templates, Authenticator: callers, Tokens: tokens, Shared: true,
+		Store: w.store, Driver: w.driver, Templates: w.templates, Authenticator: callers, Authorizer: rights, Tokens: tokens, Shared: true,
 		BootstrapKey: bootstrap, RouterKey: routerKey, Logger: w.log, EndToEnd: true,
 		CreateTimeout: w.cfg.SandboxCreateTimeout, Retention: w.cfg.EndedRetention,
 		MaxSandboxes: w.cfg.MaxSandboxes, MaxPerOwner: w.cfg.MaxSessionsPerOwner, MaxCreateRate: w.cfg.MaxCreateRatePerOwner,

@@ -75,7 +75,7 @@ redis://{{ include "agentcube.fullname" . }}-valkey:6379
 {{- end }}
 - name: AGENTCUBE_KUBE_TOKEN_AUDIENCES
   value: {{ join "," .Values.auth.audiences | quote }}
-- name: AGENTCUBE_KUBE_AUTHORIZE
+- name: AGENTCUBE_KUBE_ACCESS_REVIEWS
   value: {{ .Values.auth.authorize | quote }}
 {{- with .Values.auth.oidc }}
 {{- if .issuerUrl }}
