@@ -33,6 +33,15 @@
 // the machine's. Run follows the machine's clock and notes in the store how the
 // two differ, with which the next process goes on.
 //
+// # Several at once
+//
+// With Config.Shared other processes make and end sessions in the same store, with the
+// same sandboxes. A record is changed by one of them at a time, and ended by one, so what
+// several do at once is done once. What looks left behind may be somebody's work: Open
+// ends nothing, and settling, from time to time, ends and removes what is too old to be
+// that. Limits, rates and used signatures count in the store, and Close leaves the
+// sessions to the others.
+//
 // # What survives a kill
 //
 // The record of a session is written before its sandbox is made, and a session

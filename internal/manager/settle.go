@@ -61,7 +61,12 @@ type settling struct {
 func (s *settling) settle(ctx context.Context) error {
 	m := s.m
 	s.now, s.seen = m.clock.Now(), map[string]bool{}
-	// The records come first: what runs then had its sandbox before.
+	// The order matters: what has a record then had its seat before, and what runs its
+	// sandbox.
+	taken, err := s.taken(ctx)
+	if err != nil {
+		return err
+	}
 	live, err := m.live(ctx)
 	if err != nil {
 		return err
@@ -83,9 +88,7 @@ func (s *settling) settle(ctx context.Context) error {
 	for _, sb := range found {
 		errs = append(errs, s.sandbox(ctx, sb))
 	}
-	if m.seated() {
-		errs = append(errs, s.seats(ctx, live))
-	}
+	errs = append(errs, s.seats(ctx, taken, live))
 	for what := range s.since {
 		if !s.seen[what] {
 			delete(s.since, what)
@@ -171,26 +174,39 @@ func (s *settling) over(ctx context.Context, sandboxID string) (bool, error) {
 	return rec.Ended() && s.now.Sub(rec.EndedAt) >= 2*s.m.cfg.DeleteTimeout, nil
 }
 
-// seats makes the store count what there is.
-func (s *settling) seats(ctx context.Context, live []session.Session) error {
-	m := s.m
+// taken are the seats that the store counts.
+func (s *settling) taken(ctx context.Context) (map[session.Seat]bool, error) {
 	const page = 1000
 	taken := map[session.Seat]bool{}
+	if !s.m.seated() {
+		return taken, nil
+	}
 	for after := (session.Seat{}); ; {
-		some, err := m.shared.ListSeats(ctx, after, page)
+		some, err := s.m.shared.ListSeats(ctx, after, page)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, seat := range some {
 			taken[seat], after = true, seat
 		}
 		if len(some) < page {
-			break
+			return taken, nil
 		}
 	}
+}
+
+// seats makes the store count what there is.
+func (s *settling) seats(ctx context.Context, taken map[session.Seat]bool, live []session.Session) error {
+	if !s.m.seated() {
+		return nil
+	}
 	for _, rec := range live {
-		if !taken[seatOf(rec)] {
-			m.awakenSeat(ctx, rec)
+		// One that is missed twice was not just being taken, or given back.
+		if !taken[seatOf(rec)] && s.age("no seat "+rec.ID) > 0 {
+			s.m.awakenSeat(ctx, rec)
+			if rec.State == api.StatePaused {
+				s.m.restSeat(ctx, rec)
+			}
 		}
 		delete(taken, seatOf(rec))
 	}

@@ -523,3 +523,76 @@ func TestSharedNeeds(t *testing.T) {
 		t.Errorf("clock %+v, %v; want it as it was", now, err)
 	}
 }
+
+// blind is a driver whose list lags behind.
+type blind struct{ sandbox.Full }
+
+func (blind) List(context.Context) ([]sandbox.Sandbox, error) { return nil, nil }
+
+// TestListLags: a sandbox that is there, but not in the list, is not missed.
+func TestListLags(t *testing.T) {
+	t.Parallel()
+	w := newSharedWorld(t)
+	w.wrap = func(d sandbox.Full) sandbox.Full { return blind{d} }
+	n, looked := w.counted()
+	id := n.create().SessionID
+	w.pass(looked)
+	w.pass(looked)
+	if s := w.record(id); s.State != api.StateRunning {
+		t.Errorf("session is %q %q", s.State, s.Fate)
+	}
+}
+
+func (d aged) Snapshots(ctx context.Context) ([]sandbox.Snapshot, error) {
+	all, err := d.Full.Snapshots(ctx)
+	for i := range all {
+		if all[i].Name != d.young {
+			all[i].CreatedAt = all[i].CreatedAt.Add(-time.Hour)
+		}
+	}
+	return all, err
+}
+
+// TestOthersMakeSnapshots: a snapshot that has no record yet is swept when it is old.
+func TestOthersMakeSnapshots(t *testing.T) {
+	t.Parallel()
+	w := newSharedWorld(t)
+	w.set(func(cfg *manager.Config) { cfg.Retention = 5 * time.Millisecond })
+	w.wrap = func(d sandbox.Full) sandbox.Full { return aged{d, "c-young"} }
+	n := w.start()
+	id := n.create().SandboxID
+	for _, name := range []string{"c-young", "c-old"} {
+		if _, err := n.driver.Checkpoint(t.Context(), id, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.eventually("the old one is swept", func() bool { return len(w.host.Snapshots()) == 1 })
+	if left := w.host.Snapshots(); left[0] != "c-young" {
+		t.Errorf("snapshots %q", left)
+	}
+}
+
+// TestManyAreMade: sessions that others are making, however many and however overdue,
+// hide no other that is to end.
+func TestManyAreMade(t *testing.T) {
+	t.Parallel()
+	w := newSharedWorld(t)
+	w.templates[0].IdleTimeout = time.Minute
+	w.set(func(cfg *manager.Config) { cfg.SettleInterval = time.Hour }) // which would miss sandboxes
+	n := w.start()
+	idle := w.record(n.create().SessionID)
+	for i := range 601 {
+		rec, since := idle, time.Hour
+		rec.ID = uuid.NewString()
+		rec.SandboxID = manager.SandboxID(rec.ID)
+		if rec.State = api.StatePending; i == 600 {
+			rec.State, since = api.StateRunning, 10*time.Minute
+			idle = rec
+		}
+		rec.LastActivity = rec.LastActivity.Add(-since)
+		if _, err := w.store.Create(t.Context(), rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.eventuallyEnded(idle.ID, api.FateIdle)
+}
