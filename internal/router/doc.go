@@ -17,4 +17,10 @@
 // not depend on it. They count as activity of their session for as long as they
 // last. A request to a session that is paused waits until it has been woken; one
 // that a pause cuts off is answered so, or its stream ends.
+//
+// What the Router knows of a running session it keeps in memory. In the process of the
+// Workload Manager it is told of every change. In one of its own (Config.MaxRecordAge)
+// it looks: at the record when a request comes and that is old, when a sandbox breaks
+// off, and every few seconds while requests are under way, and then at the tokens that
+// let them in, too.
 package router

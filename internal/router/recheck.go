@@ -15,6 +15,10 @@ const (
 	// rereadTimeout bounds the reading of a record that is known, but old, and the
 	// check of a token that was valid a moment ago.
 	rereadTimeout = 2 * time.Second
+	// firstSweep is from how many targets on unused ones are looked for, and maxUnused
+	// for how long one is kept: longer than any connection without a request.
+	firstSweep = 64
+	maxUnused  = 5 * time.Minute
 	// endPoll is how often a record is read while the news of a session's end is awaited.
 	endPoll = 100 * time.Millisecond
 )
@@ -30,17 +34,18 @@ type known struct {
 
 // fresh reads the record of a target once more, if it is too old for another request.
 // While the store does not answer, what is known counts, unless nothing in the sandbox
-// would notice a request that is meant for another.
-func (ts *targets) fresh(ctx context.Context, t *target) error {
+// would notice a request that is meant for another. It returns whether the target is
+// still that of its session.
+func (ts *targets) fresh(ctx context.Context, t *target) (current bool, err error) {
 	if ts.rt.cfg.MaxRecordAge <= 0 {
-		return nil
+		return true, nil
 	}
 	old, err := ts.old(t)
 	if old {
 		select {
 		case t.reading <- struct{}{}:
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 		if old, err = ts.old(t); old { // else somebody else has read it meanwhile
 			err = ts.reread(ctx, t)
@@ -48,9 +53,9 @@ func (ts *targets) fresh(ctx context.Context, t *target) error {
 		<-t.reading
 	}
 	if err != nil && t.record().Auth == api.AuthNone {
-		return err
+		return false, err
 	}
-	return nil
+	return ts.current(t), nil
 }
 
 // old reports whether the record of a target is to be read again, and how the last
@@ -103,6 +108,23 @@ func (ts *targets) drop(t *target, paused bool) {
 	}
 	ts.mu.Unlock()
 	t.close(paused)
+}
+
+// sweepLocked forgets the targets that no request has come to for long, as nobody tells
+// when their sessions end: each time that twice as many are known as were left the last
+// time. Who takes them closes them.
+func (ts *targets) sweepLocked() (unused []*target) {
+	if ts.rt.cfg.MaxRecordAge <= 0 || len(ts.byID) < ts.sweepAt {
+		return nil
+	}
+	for id, t := range ts.byID {
+		if t.inFlight == 0 && time.Since(t.used) > maxUnused {
+			delete(ts.byID, id)
+			unused = append(unused, t)
+		}
+	}
+	ts.sweepAt = max(2*len(ts.byID), firstSweep)
+	return unused
 }
 
 // watchLocked looks at the record of a target from time to time, from now on for as

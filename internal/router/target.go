@@ -27,10 +27,11 @@ type targets struct {
 	held    map[string]chan struct{} // closed when the session is held no longer
 	wanted  map[string]int           // requests that are waking the session
 	changes uint64                   // counts calls of changed
+	sweepAt int                      // number of targets
 }
 
 func newTargets(rt *Router) *targets {
-	return &targets{rt: rt, byID: map[string]*target{}, held: map[string]chan struct{}{}, wanted: map[string]int{}}
+	return &targets{rt: rt, byID: map[string]*target{}, held: map[string]chan struct{}{}, wanted: map[string]int{}, sweepAt: firstSweep}
 }
 
 // find returns the record of a session and, when it runs, its target. It waits
@@ -55,10 +56,11 @@ func (ts *targets) look(ctx context.Context, id string) (t *target, rec session.
 		t, held, seen := ts.byID[id], ts.held[id] != nil, ts.changes
 		ts.mu.Unlock()
 		if t != nil {
-			if err := ts.fresh(ctx, t); err != nil {
+			current, err := ts.fresh(ctx, t)
+			if err != nil {
 				return nil, session.Session{}, held, fmt.Errorf("get session: %w", err)
 			}
-			if ts.current(t) {
+			if current {
 				return t, t.record(), held, nil
 			}
 			continue
@@ -94,16 +96,18 @@ func (ts *targets) current(t *target) bool {
 // read, at a certain time: the change may have been the end of this very session.
 func (ts *targets) add(rec session.Session, seen uint64, read time.Time) (*target, bool) {
 	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	if t, ok := ts.byID[rec.ID]; ok {
-		return t, true
-	}
-	if ts.changes != seen {
-		return nil, false
+	if t, ok := ts.byID[rec.ID]; ok || ts.changes != seen {
+		ts.mu.Unlock()
+		return t, ok
 	}
 	t := ts.rt.newTarget(rec)
-	t.known.read, t.known.tried = read, read
+	t.known.read, t.known.tried, t.used = read, read, time.Now()
 	ts.byID[rec.ID] = t
+	unused := ts.sweepLocked()
+	ts.mu.Unlock()
+	for _, old := range unused {
+		old.close(false)
+	}
 	return t, true
 }
 
@@ -147,6 +151,7 @@ type target struct {
 	done      chan struct{} // closed with the target
 	reading   chan struct{} // held by who looks at the record again
 	watching  bool          // its record, as requests are under way; guarded by targets.mu
+	used      time.Time     // when a request last ended; guarded by targets.mu
 
 	mu     sync.Mutex
 	rec    session.Session

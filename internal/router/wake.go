@@ -95,6 +95,7 @@ func (ts *targets) leave(t *target) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	t.inFlight--
+	t.used = time.Now()
 }
 
 // awaken returns the target of a session that did not run when it was looked
