@@ -130,7 +130,7 @@ func servePlanes(t *testing.T, token string, agent func(sandbox.Spec) map[uint16
 		HoldRequests: func(id string, idle bool) (func(), bool) { return rt.Hold(id, idle) },
 	})
 	rt = router.New(router.Config{
-		Sessions: store, Dialer: driver, Creator: m, Waker: m, Authenticator: callers, SigningKey: key, Logger: logger,
+		Sessions: store, Dialer: router.ByID{Sandboxes: driver}, Creator: m, Waker: m, Authenticator: callers, SigningKey: key, Logger: logger,
 	})
 	if err := m.Open(t.Context()); err != nil {
 		t.Fatal(err)
