@@ -596,3 +596,50 @@ func TestManyAreMade(t *testing.T) {
 	}
 	w.eventuallyEnded(idle.ID, api.FateIdle)
 }
+
+// deaf is a driver that tells of no exits.
+type deaf struct{ sandbox.Full }
+
+func (deaf) Exits() <-chan sandbox.Exit { return nil }
+
+// TestExitWhileMadeElsewhere: when a sandbox ends while its session is being made, it is
+// the manager that makes it whose client hears why.
+func TestExitWhileMadeElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newSharedWorld(t)
+	g := newGate()
+	w.hooks.Created = g.wait
+	w.wrap = func(d sandbox.Full) sandbox.Full { return deaf{d} }
+	a := w.start()
+	w.hooks.Created, w.wrap = nil, nil
+	b, looked := w.counted()
+	made := a.begin(t.Context())
+	<-g.entered
+	id := w.live()[0].ID
+	if err := w.host.Exit(manager.SandboxID(id), sandbox.ExitOutOfMemory, ""); err != nil {
+		t.Fatal(err)
+	}
+	// A later exit, so that it is known to have heard of the one before.
+	later := w.live()[0]
+	later.ID = uuid.NewString()
+	later.SandboxID, later.State = manager.SandboxID(later.ID), api.StateRunning
+	if _, err := b.driver.Create(t.Context(), sandbox.Spec{ID: later.SandboxID, Image: "python"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Create(t.Context(), later); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.host.Exit(later.SandboxID, sandbox.ExitOutOfMemory, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.eventuallyEnded(later.ID, api.FateOutOfMemory)
+	w.pass(looked)
+	if s := w.record(id); s.State != api.StatePending {
+		t.Errorf("session is %q %q", s.State, s.Fate)
+	}
+	close(g.open)
+	if got := <-made; got.status != http.StatusInternalServerError || !strings.Contains(got.body, string(api.CodeSandboxInitFailed)) {
+		t.Errorf("create = %d %s", got.status, got.body)
+	}
+	w.eventuallyEnded(id, api.FateFailed)
+}

@@ -83,20 +83,38 @@ func (m *Manager) watchExits(ctx context.Context) {
 			if !ok {
 				return
 			}
-			m.sandboxExited(exit)
+			m.sandboxExited(ctx, exit)
 		}
 	}
 }
 
-func (m *Manager) sandboxExited(exit sandbox.Exit) {
+func (m *Manager) sandboxExited(ctx context.Context, exit sandbox.Exit) {
 	m.log.Warn("sandbox exited", "sandbox", exit.ID, "reason", string(exit.Reason), "detail", exit.Detail)
 	id, ok := strings.CutPrefix(exit.ID, sandboxPrefix)
 	if !ok {
 		m.remove(exit.ID, nil)
 		return
 	}
+	if m.madeElsewhere(ctx, id) {
+		return // who makes it sees that too, and tells its client why
+	}
 	fate, reason := exitFate(exit)
 	m.remove(exit.ID, &ending{id: id, fate: fate, reason: reason})
+}
+
+// madeElsewhere reports whether another server may be making a session.
+func (m *Manager) madeElsewhere(ctx context.Context, id string) bool {
+	if m.shared == nil {
+		return false
+	}
+	m.mu.Lock()
+	_, here := m.creations[id]
+	m.mu.Unlock()
+	if here {
+		return false
+	}
+	rec, err := m.cfg.Store.Get(ctx, id)
+	return err == nil && rec.State == api.StatePending && m.beingMade(rec, m.clock.Now())
 }
 
 // exitFate is the fate of a session whose sandbox ended, and the reason: the
