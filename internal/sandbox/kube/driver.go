@@ -177,16 +177,27 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// Get implements sandbox.Driver.
+// Get implements sandbox.Driver. That there is no such sandbox only the API server can
+// say: what is watched may be behind, and another manager may have made it.
 func (d *Driver) Get(ctx context.Context, id string) (sandbox.Sandbox, error) {
 	if err := d.usable(ctx); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	p := d.find(id)
-	if p == nil {
-		return sandbox.Sandbox{}, fmt.Errorf("get sandbox %s: %w", id, sandbox.ErrNotFound)
+	if p := d.find(id); p != nil {
+		return d.describe(p), nil
 	}
-	return d.describe(p), nil
+	if validID(id) {
+		pods, err := d.podsOf(ctx, id)
+		if err != nil {
+			return sandbox.Sandbox{}, fmt.Errorf("get sandbox %s: %w", id, err)
+		}
+		for i := range pods {
+			if d.there(&pods[i]) {
+				return d.describe(&pods[i]), nil
+			}
+		}
+	}
+	return sandbox.Sandbox{}, fmt.Errorf("get sandbox %s: %w", id, sandbox.ErrNotFound)
 }
 
 // List implements sandbox.Driver.
