@@ -2,6 +2,7 @@ package httpserve
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,9 +32,14 @@ type Server struct {
 	// OnDrain, when set, is called once when draining begins, such as to end
 	// long streams.
 	OnDrain func()
+	// TLS, when set, is what is served with, and nothing in plain text. It names h2 and
+	// http/1.1 as its protocols.
+	TLS *tls.Config
 	// OnTLS, when set, gets the connections that begin with a ClientHello, whose
-	// bytes are all still to be read. It closes them; ctx ends when the server drains.
-	OnTLS func(ctx context.Context, conn net.Conn)
+	// bytes are all still to be read. It closes them, or gives them to serve, with all
+	// their bytes, to be served with TLS; without TLS serve is nil. ctx ends when the
+	// server drains.
+	OnTLS func(ctx context.Context, conn net.Conn, serve func(net.Conn))
 
 	listener net.Listener
 }
@@ -57,8 +63,8 @@ func (s *Server) Listen(ctx context.Context) error {
 func (s *Server) Address() net.Addr { return s.listener.Addr() }
 
 // Run serves until ctx ends, then stops to accept, waits for requests under
-// way and returns nil. HTTP/1.1 and, on plain text, HTTP/2 with prior knowledge are
-// spoken. There is no limit on how long an answer may take.
+// way and returns nil. HTTP/1.1 and HTTP/2 are spoken, the latter in plain text with
+// prior knowledge. There is no limit on how long an answer may take.
 func (s *Server) Run(ctx context.Context) error {
 	if s.listener == nil {
 		if err := s.Listen(ctx); err != nil {
@@ -85,7 +91,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) server(logger *slog.Logger) (srv *http.Server, l net.Listener, finish func(context.Context)) {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetUnencryptedHTTP2(s.TLS == nil)
+	protocols.SetHTTP2(s.TLS != nil)
 	timeout := s.HeaderTimeout
 	if timeout == 0 {
 		timeout = 10 * time.Second
@@ -106,13 +113,18 @@ func (s *Server) server(logger *slog.Logger) (srv *http.Server, l net.Listener, 
 		limit := httpguard.NewConnections(s.MaxConnections, crowded)
 		srv.Handler, srv.ConnContext, l = limit.Wrap(s.Handler), limit.Context, limit.Listener(l)
 		if onTLS != nil {
-			onTLS = func(ctx context.Context, conn net.Conn) { limit.Use(conn, func() { s.OnTLS(ctx, conn) }) }
+			onTLS = func(ctx context.Context, conn net.Conn, serve func(net.Conn)) {
+				limit.Use(conn, func() { s.OnTLS(ctx, conn, serve) })
+			}
 		}
 	}
 	if onTLS == nil {
+		if s.TLS != nil {
+			l = tls.NewListener(l, s.TLS)
+		}
 		return srv, l, func(context.Context) {}
 	}
-	sniffing := newSniffer(l, onTLS)
+	sniffing := newSniffer(l, s.TLS, onTLS)
 	return srv, sniffing, sniffing.finish
 }
 

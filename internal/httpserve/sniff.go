@@ -2,6 +2,7 @@ package httpserve
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -19,11 +20,13 @@ const tlsRecord = 0x16
 
 // sniffer keeps connections that begin with a ClientHello apart from the others.
 // The first byte is looked at and left where it is, so that connections in plain
-// text stay what they are to the HTTP server.
+// text stay what they are to the HTTP server. With a configuration of TLS that gets
+// none of them: it is given connections that speak it.
 type sniffer struct {
 	net.Listener
-	onTLS func(context.Context, net.Conn)
-	plain chan net.Conn
+	tls    *tls.Config // nil: plain text
+	onTLS  func(context.Context, net.Conn, func(net.Conn))
+	served chan net.Conn
 
 	ctx  context.Context // ends with finish
 	stop context.CancelFunc
@@ -33,8 +36,8 @@ type sniffer struct {
 	over chan struct{}
 }
 
-func newSniffer(l net.Listener, onTLS func(context.Context, net.Conn)) *sniffer {
-	s := &sniffer{Listener: l, onTLS: onTLS, plain: make(chan net.Conn), over: make(chan struct{})}
+func newSniffer(l net.Listener, config *tls.Config, onTLS func(context.Context, net.Conn, func(net.Conn))) *sniffer {
+	s := &sniffer{Listener: l, tls: config, onTLS: onTLS, served: make(chan net.Conn), over: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -43,7 +46,7 @@ func newSniffer(l net.Listener, onTLS func(context.Context, net.Conn)) *sniffer 
 func (s *sniffer) Accept() (net.Conn, error) {
 	s.once.Do(func() { s.wg.Go(s.accept) })
 	select {
-	case conn := <-s.plain:
+	case conn := <-s.served:
 		return conn, nil
 	case <-s.over:
 		return nil, s.err
@@ -69,12 +72,24 @@ func (s *sniffer) sniff(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	if first == tlsRecord {
-		s.onTLS(s.ctx, conn)
-		return
+	var encrypted func(net.Conn)
+	if s.tls != nil {
+		encrypted = func(conn net.Conn) { s.serve(tls.Server(conn, s.tls)) }
 	}
+	switch {
+	case first == tlsRecord:
+		s.onTLS(s.ctx, conn, encrypted)
+	case encrypted != nil: // whose handshake fails, and says why in plain text
+		encrypted(conn)
+	default:
+		s.serve(conn)
+	}
+}
+
+// serve gives a connection to the HTTP server.
+func (s *sniffer) serve(conn net.Conn) {
 	select {
-	case s.plain <- conn:
+	case s.served <- conn:
 	case <-s.over: // nobody accepts any more
 		conn.Close()
 	}

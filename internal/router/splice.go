@@ -39,14 +39,18 @@ const (
 // Splice carries a connection that begins with a ClientHello to the sandbox of the
 // session that it names, and ends with it. It reads the name and nothing else: the
 // session's key, and the certificate that its creator was given, are at the two ends.
-func (rt *Router) Splice(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
+//
+// A connection that names no session goes to other, with all that was sent, if there is
+// somebody else who speaks TLS here; other may be nil.
+func (rt *Router) Splice(ctx context.Context, conn net.Conn, other func(net.Conn)) {
+	handedOn := false
+	defer func() {
+		if !handedOn {
+			conn.Close()
+		}
+	}()
 	defer rt.spliced.Add(-1)
 	if n := rt.spliced.Add(1); rt.cfg.MaxConcurrent > 0 && n > int64(rt.cfg.MaxConcurrent) {
-		alert(conn, alertInternal)
-		return
-	}
-	if rt.cfg.Audit.Ready() != nil {
 		alert(conn, alertInternal)
 		return
 	}
@@ -55,8 +59,17 @@ func (rt *Router) Splice(ctx context.Context, conn net.Conn) {
 		return
 	}
 	id, ok := api.SessionOfName(name)
+	if !ok && other != nil {
+		handedOn = true
+		other(&replayed{conn, hello})
+		return
+	}
 	if !ok {
 		alert(conn, alertUnrecognizedName)
+		return
+	}
+	if rt.cfg.Audit.Ready() != nil {
+		alert(conn, alertInternal)
 		return
 	}
 	s, err := rt.open(ctx, id)
@@ -127,6 +140,25 @@ func (c *helloConn) Write(p []byte) (int, error) { return len(p), nil }
 
 // Close is for the handshake, which ends here, and not for the connection.
 func (c *helloConn) Close() error { return nil }
+
+// replayed is a connection of which something has been read that is read once more.
+type replayed struct {
+	net.Conn
+	again []byte
+}
+
+// Read implements io.Reader.
+func (c *replayed) Read(p []byte) (int, error) {
+	if len(c.again) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.again)
+	c.again = c.again[n:]
+	return n, nil
+}
+
+// NetConn is the connection itself, for those who have counted it.
+func (c *replayed) NetConn() net.Conn { return c.Conn }
 
 // splice is a connection to a sandbox that is not looked into.
 type splice struct {

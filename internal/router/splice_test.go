@@ -3,7 +3,9 @@ package router_test
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ func (w *world) splice() net.Conn {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		w.router.Splice(context.Background(), far)
+		w.router.Splice(context.Background(), far, nil)
 	}()
 	w.t.Cleanup(func() {
 		near.Close()
@@ -51,6 +53,35 @@ func TestSplice(t *testing.T) {
 		if dialed := w.dials.Load() > before; err == nil || dialed != test.carried || strings.Contains(err.Error(), "unrecognized name") == test.carried {
 			t.Errorf("%s: sandbox reached: %v, the client hears %v", name, dialed, err)
 		}
+	}
+}
+
+// TestSpliceOthers: a connection that names no session is served by somebody else, from
+// its first byte; one that names a session never is, whatever becomes of it.
+func TestSpliceOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, ok, nil)
+	maker := httptest.NewTLSServer(nil)
+	defer maker.Close()
+	for name, served := range map[string]bool{"example.com": true, "": true, api.SecureName("none"): false} {
+		near, far := net.Pipe()
+		_ = near.SetDeadline(time.Now().Add(guard))
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			w.router.Splice(context.Background(), far, func(conn net.Conn) {
+				defer conn.Close()
+				conn = tls.Server(conn, &tls.Config{Certificates: maker.TLS.Certificates})
+				_, _ = io.WriteString(conn, "hello")
+			})
+		}()
+		client := tls.Client(near, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		got, err := io.ReadAll(io.LimitReader(client, 5))
+		if string(got) != "hello" == served {
+			t.Errorf("%q: %q, %v", name, got, err)
+		}
+		near.Close()
+		<-over
 	}
 }
 
