@@ -38,7 +38,8 @@ const endTimeout = time.Minute
 // upSettings are the settings that `up` takes as flags.
 func upSettings() []string {
 	return []string{
-		"listen", "allowNonLoopback", "allowedHosts", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
+		"listen", "allowNonLoopback", "allowedHosts", "tlsCertFile", "tlsKeyFile", "tlsClientCaFile", "tlsClientNames", "dataDir", "templateDir", "tokenFile", "logLevel", "logFormat",
+		"oidcIssuer", "oidcAudience", "oidcRoleClaim", "oidcRequiredRole", "oidcAdminRole", "oidcCaFile",
 		"store", "redisUrl", "redisPasswordFile", "redisCaFile", "redisCertFile", "redisKeyFile", "redisPrefix", "redisTimeout",
 		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "standby", "snapshotBudget", "maxSessionsPerOwner",
 		"audit", "auditContent", "auditMaxSize", "maxConcurrentRequests", "maxConnections", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
@@ -135,6 +136,7 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 		s.checkMachine,
 		s.takeDataDir,
 		s.detachStdio,
+		s.openTLS,
 		s.openStore,
 		s.openAudit,
 		func(ctx context.Context) (func() error, error) { return nil, s.openImages(ctx, archive) },
@@ -298,7 +300,10 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 		return nil, err
 	}
 	tokens, clock := auth.NewTokens(s.store, nil), session.NewClock()
-	callers := auth.Chain{auth.NewLocal(token), tokens}
+	callers, err := s.callers(ctx, token, tokens)
+	if err != nil {
+		return nil, err
+	}
 	s.manager = manager.New(manager.Config{
 		Store: s.store, Driver: s.driver, Templates: s.templates, Authenticator: callers, Tokens: tokens,
 		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Clock: clock, Logger: s.log, Audit: s.audit,

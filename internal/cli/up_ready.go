@@ -12,15 +12,19 @@ import (
 )
 
 func (s *server) url() string {
+	scheme := "http://"
+	if s.cfg.TLSCertFile != "" {
+		scheme = "https://"
+	}
 	addr := s.web.Address().String()
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "http://" + addr
+		return scheme + addr
 	}
 	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return scheme + net.JoinHostPort(host, port)
 }
 
 // notifyTimeout bounds the wait for a service manager that does not listen.

@@ -107,6 +107,9 @@ func TestProviderAway(t *testing.T) {
 	good := rs256().sign(t, p.claims(map[string]any{"exp": time.Now().Add(24 * time.Hour).Unix()}), nil)
 	away := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
 	p.answer(discovery, away)
+	if err := c.Reach(t.Context()); err == nil || !strings.Contains(err.Error(), p.URL) {
+		t.Errorf("it is reached: %v", err)
+	}
 	for range 5 {
 		c.want(t, "away from the beginning", good, 503)
 	}
@@ -119,6 +122,9 @@ func TestProviderAway(t *testing.T) {
 	c.want(t, "its keys are away", good, 503)
 	p.answer(jwks, nil)
 	c.ahead += awayPause
+	if err := c.Reach(t.Context()); err != nil {
+		t.Errorf("it is not reached: %v", err)
+	}
 	c.want(t, "there", good, 200)
 
 	p.answer(jwks, away)

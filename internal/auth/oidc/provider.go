@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -59,6 +60,16 @@ func New(cfg Config) (*Provider, error) {
 		return nil, errors.New("make OpenID provider: roles are wanted, but not the claim that lists them")
 	}
 	return &Provider{cfg: cfg, keys: newKeys(cfg.Issuer, cfg.TLS)}, nil
+}
+
+// Reach asks the provider for its keys, unless they are known. The error says why they
+// are not, or is that of ctx. It is for a start that wants to say so: tokens have it
+// asked in any case.
+func (p *Provider) Reach(ctx context.Context) error {
+	if set, _ := p.keys.known(); set != nil {
+		return nil
+	}
+	return p.keys.renew(ctx)
 }
 
 // algorithms are those that a token may be signed with: all that need a private key.
