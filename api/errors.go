@@ -41,6 +41,7 @@ const (
 	CodeStoreFailed         Code = "STORE_SANDBOX_FAILED"  // 500: the session store failed
 	CodeImageNotFound       Code = "IMAGE_NOT_FOUND"       // 500: the template names an image that is not here
 	CodeSandboxUnreachable  Code = "SANDBOX_UNREACHABLE"   // 502: the sandbox did not take the connection
+	CodeServerNotListening  Code = "SERVER_NOT_LISTENING"  // 502, 504: the template's own server ended, or did not listen in time; no session was made
 	CodeUnsupported         Code = "NOT_SUPPORTED"         // 501: what makes sandboxes here cannot do that
 	CodeUnavailable         Code = "UNAVAILABLE"           // 503: shutting down, or a dependency is away
 	CodeAuditUnavailable    Code = "AUDIT_UNAVAILABLE"     // 503: the audit record cannot be written, and nothing is done unrecorded

@@ -149,14 +149,14 @@ func (a *app) benchOwn(cmd *cobra.Command, o benchFlags) (err error) {
 	}
 	defer c.Close()
 	store := image.New(image.Options{Dir: filepath.Join(srv.DataDir, "images")})
-	rootfs, _, err := store.Rootfs(cmd.Context(), a.cfg.DefaultImage)
+	img, err := store.Rootfs(cmd.Context(), a.cfg.DefaultImage)
 	if err != nil {
 		return err
 	}
 	err = a.bench(cmd.Context(), o, bench.Options{
 		Client: c, Plain: srv.Plain(), Preloaded: srv.Preloaded(), Preload: o.preload, DataDir: srv.DataDir, Standby: a.cfg.Standby,
 		Warm:    func(ctx context.Context, size int) (bench.Template, error) { return srv.Warm(ctx, c, size) },
-		Program: program, Sidecar: benchSidecar(srv.DataDir), Rootfs: rootfs,
+		Program: program, Sidecar: benchSidecar(srv.DataDir), Rootfs: img.Rootfs,
 		Platform: platform(cmd.Context(), a.cfg.Platform),
 	})
 	if log := srv.Log(); log != "" {
@@ -266,8 +266,8 @@ func (a *app) rootfsOf(ctx context.Context, of bench.Template) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path, _, err := store.Rootfs(ctx, t.Image)
-	return path, err
+	img, err := store.Rootfs(ctx, t.Image)
+	return img.Rootfs, err
 }
 
 // bench runs what the flags ask for, and prints its report.

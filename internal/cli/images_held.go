@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/volcano-sh/agentcube/internal/image"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
 // heldImages gives the driver images that no other process can remove any more
@@ -22,22 +23,22 @@ func newHeldImages(store *image.Store) *heldImages {
 }
 
 // Rootfs is what drivers ask for.
-func (h *heldImages) Rootfs(ctx context.Context, ref string) (string, []string, error) {
-	path, env, err := h.store.Rootfs(ctx, ref)
+func (h *heldImages) Rootfs(ctx context.Context, ref string) (sandbox.Image, error) {
+	img, err := h.store.Rootfs(ctx, ref)
 	if err != nil {
-		return "", nil, err
+		return sandbox.Image{}, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.releases[path] != nil {
-		return path, env, nil
+	if h.releases[img.Rootfs] != nil {
+		return img, nil
 	}
 	release, err := h.store.Hold(ctx, ref)
 	if err != nil {
-		return "", nil, err
+		return sandbox.Image{}, err
 	}
-	h.releases[path] = release
-	return path, env, nil
+	h.releases[img.Rootfs] = release
+	return img, nil
 }
 
 func (h *heldImages) release() {

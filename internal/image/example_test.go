@@ -21,6 +21,6 @@ func Example() {
 		fmt.Println("import:", image.CodeOf(err), err)
 		return
 	}
-	path, env, err := store.Rootfs(ctx, "agentcube/python:latest")
-	fmt.Println(path, env, err)
+	img, err := store.Rootfs(ctx, "agentcube/python:latest")
+	fmt.Println(img.Rootfs, img.Env, err)
 }

@@ -13,6 +13,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
 // Import brings an image into the store from a file or directory: an OCI
@@ -306,11 +308,14 @@ func (s *Store) layersOf(digest string) ([]layerFile, error) {
 	return layers, nil
 }
 
-// Rootfs returns the path of the image's EROFS file, built if need be, and the
-// environment that the image declares. It is what drivers ask for.
-func (s *Store) Rootfs(ctx context.Context, ref string) (path string, env []string, err error) {
+// Rootfs returns what drivers ask for: the image's EROFS file, built if need be, and
+// what the image declares.
+func (s *Store) Rootfs(ctx context.Context, ref string) (sandbox.Image, error) {
 	img, err := s.Build(ctx, ref, nil)
-	return img.RootfsPath, img.Config.Env, err
+	return sandbox.Image{
+		Rootfs: img.RootfsPath, Env: img.Config.Env,
+		Entrypoint: img.Config.Entrypoint, Cmd: img.Config.Cmd, WorkingDir: img.Config.WorkingDir,
+	}, err
 }
 
 // Hold keeps an image and its EROFS files from being deleted, by any process,

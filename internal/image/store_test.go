@@ -139,14 +139,14 @@ func TestAgentAndItsChange(t *testing.T) {
 	}
 
 	next := openStore(t, Options{Dir: s.opts.Dir, Agent: &Agent{Path: ".agentcube/picod", Data: []byte("v2")}})
-	path, env, err := next.Rootfs(t.Context(), "x:latest")
+	img, err := next.Rootfs(t.Context(), "x:latest")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := readEROFS(t, path)[".agentcube/picod"]; n.body != "v2" {
+	if n := readEROFS(t, img.Rootfs)[".agentcube/picod"]; n.body != "v2" {
 		t.Errorf("agent after its change is %+v", n)
 	}
-	if diff := cmp.Diff([]string{"LANG=C.UTF-8"}, env); diff != "" {
+	if diff := cmp.Diff([]string{"LANG=C.UTF-8"}, img.Env); diff != "" {
 		t.Errorf("environment: %s", diff)
 	}
 	wantContents(t, next, 3, 2)
@@ -155,7 +155,7 @@ func TestAgentAndItsChange(t *testing.T) {
 		t.Errorf("GC: %+v, %v", report, err)
 	}
 	wantContents(t, next, 3, 1)
-	if _, err := os.Stat(path); err != nil {
+	if _, err := os.Stat(img.Rootfs); err != nil {
 		t.Errorf("GC took the current EROFS file: %v", err)
 	}
 }
@@ -275,7 +275,7 @@ func TestLayersAreShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantContents(t, s, 4, 1)
-	if path, _, err := s.Rootfs(t.Context(), "two"); err != nil || readEROFS(t, path)["base"].body == "" {
+	if img, err := s.Rootfs(t.Context(), "two"); err != nil || readEROFS(t, img.Rootfs)["base"].body == "" {
 		t.Errorf("the other image lost its base: %v", err)
 	}
 }
@@ -395,7 +395,7 @@ func TestDamagedStore(t *testing.T) {
 	if err := os.WriteFile(layers[0].path, layerTar(t, file("a", "2")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = s.Rootfs(t.Context(), "x")
+	_, err = s.Rootfs(t.Context(), "x")
 	wantCode(t, err, CodeDigestMismatch)
 	if healed := mustImport(t, s, "x", source); readEROFS(t, healed.RootfsPath)["a"].body != "1" {
 		t.Error("importing again does not mend the image")
@@ -451,10 +451,10 @@ func TestBuildOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			path, _, err := New(Options{Dir: s.opts.Dir, Agent: agent, Mkfs: mkfs}).Rootfs(t.Context(), "x")
+			img, err := New(Options{Dir: s.opts.Dir, Agent: agent, Mkfs: mkfs}).Rootfs(t.Context(), "x")
 			if err != nil {
 				t.Errorf("rootfs: %v", err)
-			} else if n := readEROFS(t, path)[".agentcube/picod"]; n.body != "new" {
+			} else if n := readEROFS(t, img.Rootfs)[".agentcube/picod"]; n.body != "new" {
 				t.Errorf("agent is %+v", n)
 			}
 		})

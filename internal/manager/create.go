@@ -189,6 +189,9 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 	if err != nil {
 		return session.Session{}, driverError(err)
 	}
+	if err := m.awaitServer(ctx, p); err != nil {
+		return session.Session{}, err
+	}
 	var certificate string
 	if key != nil {
 		if sb.AgentID != "" { // which nobody knew before
@@ -229,7 +232,7 @@ func (m *Manager) makeSandbox(ctx context.Context, p plan) (session.Session, err
 
 func driverError(err error) error {
 	for _, known := range []error{
-		sandbox.ErrFull, sandbox.ErrNoImage, sandbox.ErrNoSnapshot, sandbox.ErrBadSnapshot, sandbox.ErrDiskFull, sandbox.ErrUnsupported,
+		sandbox.ErrFull, sandbox.ErrNoImage, sandbox.ErrNoCommand, sandbox.ErrNoSnapshot, sandbox.ErrBadSnapshot, sandbox.ErrDiskFull, sandbox.ErrUnsupported,
 		sandbox.ErrNotAllowed, sandbox.ErrBadTemplate, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, known) {
@@ -283,6 +286,8 @@ func failureReason(err error) string {
 		return "AgentCube was stopped while the session was being created"
 	case ok && e.Code == api.CodeSandboxTimeout:
 		return "the sandbox did not become ready in time"
+	case ok && e.Code == api.CodeServerNotListening:
+		return e.Text
 	case ok && e.Code == api.CodeSandboxInitFailed:
 		return "the agent in the sandbox did not take its key"
 	case ok && (e.Code == api.CodeFileNotWritten || e.Code == api.CodeCheckpointUnusable):
@@ -301,6 +306,8 @@ func failureReason(err error) string {
 		return sandbox.ErrBadTemplate.Error()
 	case errors.Is(err, sandbox.ErrNoImage):
 		return "the template's image was not found"
+	case errors.Is(err, sandbox.ErrNoCommand):
+		return "the template names no command, and neither does its image"
 	case errors.Is(err, session.ErrUnavailable):
 		return "the session store failed"
 	}

@@ -46,6 +46,8 @@ func TestContractAnswers(t *testing.T) {
 			return session.Session{}, api.Errorf(404, api.CodeTemplateNotFound, "code interpreter not found").WithHint("did you mean x?")
 		case "full":
 			return session.Session{}, httpserve.Overloaded()
+		case "deaf":
+			return session.Session{}, api.Errorf(504, api.CodeServerNotListening, "it did not listen").WithHint("it has to")
 		}
 		return session.Session{}, api.Errorf(504, api.CodeSandboxTimeout, "sandbox creation timed out")
 	}
@@ -126,6 +128,8 @@ func TestContractAnswers(t *testing.T) {
 			failure(`agentruntimes.agentcube.volcano.sh \"default/missing\" not found`, "TEMPLATE_NOT_FOUND", `"hint":"did you mean x?",`), ""},
 		{"no session, no room", "GET", ns + "code-interpreters/full/invocations/", "", "alice", 429,
 			failure("server overloaded, please try again later", "SERVER_OVERLOADED", ""), ""},
+		{"no session, its server does not listen", "GET", ns + "agent-runtimes/deaf/invocations/", "", "alice", 504,
+			failure("it did not listen", "SERVER_NOT_LISTENING", `"hint":"it has to",`), ""},
 		{"no session, creation fails", "GET", base + "/", "", "alice", 500, failure("internal server error", "SANDBOX_TIMEOUT", ""), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

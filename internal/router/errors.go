@@ -55,6 +55,9 @@ func (rt *Router) notRunning(rec session.Session) *api.Error {
 // passed on; the rest is internal.
 func createError(inv invocation, err error) error {
 	e := httpserve.AsError(err)
+	if e.Code == api.CodeServerNotListening {
+		return e
+	}
 	switch e.Status {
 	case http.StatusNotFound:
 		return api.Errorf(http.StatusNotFound, api.CodeTemplateNotFound, `%ss.agentcube.volcano.sh "%s/%s" not found`,

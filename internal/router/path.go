@@ -2,6 +2,7 @@ package router
 
 import (
 	"net"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -65,6 +66,18 @@ func parseInvocation(escaped string) (invocation, bool) {
 	inv.path = removeDots("/" + path)
 	inv.escapes = strings.HasPrefix("/"+path, filesPath) && !strings.HasPrefix(inv.path, filesPath)
 	return inv, true
+}
+
+// allows reports whether a method is carried: those that PicoD knows, and to an
+// agent's own server all that are plain requests.
+func (inv invocation) allows(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodPost:
+		return true
+	case http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return inv.kind == api.KindAgentRuntime
+	}
+	return false
 }
 
 // removeDots resolves "." and ".." segments of a decoded path, which cannot

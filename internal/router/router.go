@@ -196,7 +196,7 @@ func writeStatus(w http.ResponseWriter, status int, body string) {
 // invoke serves one data-plane request.
 func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 	inv, ok := parseInvocation(r.URL.EscapedPath())
-	if !ok || (r.Method != http.MethodGet && r.Method != http.MethodPost) {
+	if !ok || !inv.allows(r.Method) {
 		httpserve.NotFound(w, r)
 		return nil
 	}

@@ -13,6 +13,7 @@ var (
 	ErrPaused      = errors.New("sandbox is paused")
 	ErrRefused     = errors.New("connection refused in the sandbox")
 	ErrNoImage     = errors.New("image not found")
+	ErrNoCommand   = errors.New("image names no command")
 	ErrFull        = errors.New("no room for another sandbox")
 	ErrDiskFull    = errors.New("no room on disk for the state of a sandbox")
 	ErrNoSnapshot  = errors.New("snapshot not found")
@@ -27,6 +28,10 @@ var (
 // AgentPort is the TCP port inside every sandbox on which PicoD listens.
 const AgentPort uint16 = 8080
 
+// UserID is the unprivileged user of sandboxes, and its group; the default image has
+// it, too.
+const UserID = 1000
+
 // Spec describes the sandbox to be made.
 type Spec struct {
 	// ID names the sandbox: 1 to 63 characters of [a-z0-9-]. The caller
@@ -35,9 +40,19 @@ type Spec struct {
 	// Image is a reference that the driver can resolve.
 	Image string
 	// Command and Args replace what the sandbox's first process would be.
-	// Both empty means PicoD, serving the data-plane API.
+	// Both empty means PicoD, serving the data-plane API, unless OwnServer is set.
 	Command []string
 	Args    []string
+	// OwnServer: the first process is not PicoD. What is left out of Command is the
+	// image's entry point, and of both of them, the image's arguments too, as on
+	// Kubernetes; ErrNoCommand when the image has neither.
+	OwnServer bool
+	// WorkingDir is where such a process begins; "" means where the image says,
+	// else in the root.
+	WorkingDir string
+	// User is whom such a process runs as; nil means root with RunAsRoot, else the
+	// unprivileged user, UserID.
+	User *User
 	// Env is added to the environment of what runs in the sandbox.
 	Env map[string]string
 	// Resources bound the sandbox.
@@ -64,6 +79,23 @@ type Spec struct {
 	// Workspace and Preload in place of those given here. Its identity is its
 	// own: PicoD waits for a session key again, as in any new sandbox.
 	Snapshot string
+}
+
+// User is a user inside a sandbox.
+type User struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+}
+
+// Image is what a driver on one machine has of an image.
+type Image struct {
+	// Rootfs is the absolute path of its EROFS file.
+	Rootfs string
+	// Env ("KEY=value"), Entrypoint, Cmd and WorkingDir are what it declares.
+	Env        []string
+	Entrypoint []string
+	Cmd        []string
+	WorkingDir string
 }
 
 // Pool is a number of sandboxes that wait ready-made.

@@ -1,11 +1,15 @@
 package template
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"path"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/volcano-sh/agentcube/api/v1alpha1"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
 // agentRuntime resolves a Pod of one container. What would give the agent
@@ -40,11 +44,13 @@ func (r resolver) agentRuntime(ar *v1alpha1.AgentRuntime) Template {
 	}
 	r.image(where+".image", container.Image)
 	r.ownCommand(where+".command", container.Command)
+	r.workingDir(where+".workingDir", container.WorkingDir)
+	t.WorkingDir = container.WorkingDir
 	t.Image, t.Command, t.Args = container.Image, container.Command, container.Args
 	t.Env = r.env(where+".env", container.Env)
 	t.Resources = r.resources(where+".resources", container.Resources)
 	t.Resources.Processes = r.processes("spec.maxProcesses", ar.Spec.MaxProcesses)
-	t.RunAsRoot = runsAsRoot(pod, container)
+	t.User, t.RunAsRoot = r.user(at, where, pod, container)
 	r.references(where, t)
 	return t
 }
@@ -83,11 +89,49 @@ func (r resolver) containerOnlyKubernetes(at string, c corev1.Container) {
 	}
 }
 
-// runsAsRoot: the Pod asks for user 0 by name; without a word about the user
-// the agent runs unprivileged.
-func runsAsRoot(pod corev1.PodSpec, c corev1.Container) bool {
-	if c.SecurityContext != nil && c.SecurityContext.RunAsUser != nil {
-		return *c.SecurityContext.RunAsUser == 0
+func (r resolver) workingDir(at, dir string) {
+	if dir != "" && !path.IsAbs(dir) {
+		r.bad(at, "must be an absolute path, is %q", dir)
 	}
-	return pod.SecurityContext != nil && pod.SecurityContext.RunAsUser != nil && *pod.SecurityContext.RunAsUser == 0
+}
+
+// user is whom the Pod says that the agent runs as, and whether that is root. Without
+// a word about it the agent runs unprivileged, as on Kubernetes.
+func (r resolver) user(pod, container string, p corev1.PodSpec, c corev1.Container) (user *sandbox.User, root bool) {
+	var of corev1.PodSecurityContext
+	if p.SecurityContext != nil {
+		of = *p.SecurityContext
+	}
+	where := pod
+	if own := c.SecurityContext; own != nil {
+		where = container
+		of.RunAsUser = cmp.Or(own.RunAsUser, of.RunAsUser)
+		of.RunAsGroup = cmp.Or(own.RunAsGroup, of.RunAsGroup)
+		of.RunAsNonRoot = cmp.Or(own.RunAsNonRoot, of.RunAsNonRoot)
+	}
+	root = of.RunAsUser != nil && *of.RunAsUser == 0
+	if root && of.RunAsNonRoot != nil && *of.RunAsNonRoot {
+		r.bad(where+".securityContext.runAsNonRoot", "forbids the user 0 that runAsUser names")
+	}
+	byDefault := uint32(sandbox.UserID)
+	if root {
+		byDefault = 0
+	}
+	uid := r.id(where+".securityContext.runAsUser", of.RunAsUser, byDefault)
+	gid := r.id(where+".securityContext.runAsGroup", of.RunAsGroup, byDefault)
+	if uid != byDefault || gid != byDefault {
+		user = &sandbox.User{UID: uid, GID: gid}
+	}
+	return user, root
+}
+
+func (r resolver) id(at string, id *int64, byDefault uint32) uint32 {
+	switch {
+	case id == nil:
+		return byDefault
+	case *id < 0 || *id > math.MaxInt32:
+		r.bad(at, "must be from 0 to %d, is %d", math.MaxInt32, *id)
+		return byDefault
+	}
+	return uint32(*id)
 }

@@ -15,7 +15,7 @@
 //
 // # The command
 //
-// With authMode picod the first process is PicoD. An AgentRuntime, and a
-// CodeInterpreter with authMode none, must write their command out: what the
-// image itself would run, Kubernetes knows, but a [sandbox.Spec] cannot say.
+// With authMode picod the first process is PicoD. Of an AgentRuntime, and of a
+// CodeInterpreter with authMode none, it is a server of their own: what they leave
+// out of its command is the image's, as on Kubernetes.
 package template

@@ -150,14 +150,15 @@ func TestParseAgentRuntime(t *testing.T) {
 		Kind: "AgentRuntime", Namespace: "team-a", Name: "weather.agent", Image: "example.org/weather:1.2", Workspace: "/workspace",
 		Command: []string{"python3", "-m", "weather"}, Args: []string{"--verbose"},
 		Env: map[string]string{"ROUTER_URL": "http://router"}, Labels: map[string]string{"app": "weather"},
-		Resources: sandbox.Resources{CPUMillis: 2000, MemoryBytes: 2 << 30, DiskBytes: 2 << 30, Processes: 64},
-		RunAsRoot: true, AuthMode: template.AuthNone, IdleTimeout: 15 * time.Minute, MaxDuration: 2 * time.Hour,
+		Resources:  sandbox.Resources{CPUMillis: 2000, MemoryBytes: 2 << 30, DiskBytes: 2 << 30, Processes: 64},
+		WorkingDir: "/srv/weather", User: &sandbox.User{UID: 1000, GID: 5},
+		AuthMode: template.AuthNone, IdleTimeout: 15 * time.Minute, MaxDuration: 2 * time.Hour,
 		Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 8000}}, Origin: "f.yaml:2",
 	}, {
-		Kind: "AgentRuntime", Namespace: "default", Name: "second", Image: "x", Workspace: "/workspace", Command: []string{"serve"},
+		Kind: "AgentRuntime", Namespace: "default", Name: "second", Image: "x", Workspace: "/workspace", Args: []string{"serve"},
 		Resources: sandbox.Resources{CPUMillis: 1000, MemoryBytes: 1 << 30, DiskBytes: 2 << 30, Processes: 256},
 		AuthMode:  template.AuthNone, IdleTimeout: 15 * time.Minute, MaxDuration: 8 * time.Hour,
-		Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 1}}, Origin: "f.yaml:45",
+		Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 1}}, Origin: "f.yaml:50",
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -241,7 +242,7 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, got := range templates {
 			r := got.Resources
-			if got.Name == "" || got.AuthMode == template.AuthNone && len(got.Command) == 0 || got.Namespace == "" || got.Image == "" || len(got.Ports) == 0 || got.Workspace == "" ||
+			if got.Name == "" || got.AuthMode == template.AuthPicoD && len(got.Command) > 0 || got.Namespace == "" || got.Image == "" || len(got.Ports) == 0 || got.Workspace == "" ||
 				got.IdleTimeout <= 0 || got.MaxDuration <= 0 || r.CPUMillis <= 0 || r.MemoryBytes <= 0 || r.DiskBytes <= 0 || r.Processes <= 0 {
 				t.Errorf("accepted without all that a template has: %+v", got)
 			}

@@ -314,12 +314,11 @@ func (r resolver) process(at string, command, args []string, mode AuthMode) (cmd
 	return nil, nil, r.picod(line)
 }
 
-// ownCommand wants a command where PicoD does not serve: the entry point of the
-// image, which Kubernetes would use, is not looked at here, and PicoD must not
-// silently take its place.
+// ownCommand refuses a command that names no program. Without any, the entry point
+// of the image serves.
 func (r resolver) ownCommand(at string, command []string) {
-	if !r.kubernetes && (len(command) == 0 || command[0] == "") {
-		r.bad(at, "is missing: only Kubernetes takes the command from the image, here it must be written out")
+	if len(command) > 0 && command[0] == "" {
+		r.bad(at+"[0]", "is empty: it is the program to run")
 	}
 }
 

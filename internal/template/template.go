@@ -29,10 +29,16 @@ type Template struct {
 	// Image is the reference of the image, as written.
 	Image string
 	// Command and Args are the sandbox's first process. Both are empty when
-	// AuthMode is picod, which means PicoD; otherwise Command is not empty.
+	// AuthMode is picod, which means PicoD; otherwise what is left out is the
+	// image's, as on Kubernetes.
 	Command []string
 	Args    []string
-	Env     map[string]string
+	// WorkingDir is where that process begins, an absolute path, or "", which means
+	// where the image says. User is whom it runs as; nil means root with RunAsRoot,
+	// else the user that commands run as. Only of templates whose AuthMode is none.
+	WorkingDir string
+	User       *sandbox.User
+	Env        map[string]string
 	// Resources bound a sandbox; no field is zero.
 	Resources sandbox.Resources
 	// RunAsRoot runs user code as root inside the sandbox.
@@ -77,7 +83,9 @@ func (t Template) Spec(bootstrapKey string) sandbox.Spec {
 		Image: t.Image, Command: t.Command, Args: t.Args, Env: t.Env, Resources: t.Resources, RunAsRoot: t.RunAsRoot,
 		Workspace: t.Workspace, MinIsolation: t.MinIsolation, Preload: t.Preload, Extras: t.Extras,
 	}
-	if t.AuthMode != AuthNone {
+	if t.AuthMode == AuthNone {
+		s.OwnServer, s.WorkingDir, s.User = true, t.WorkingDir, t.User
+	} else {
 		s.BootstrapKey = bootstrapKey
 	}
 	return s
@@ -102,5 +110,9 @@ func (t Template) clone() Template {
 	t.Preload = slices.Clone(t.Preload)
 	t.Labels = maps.Clone(t.Labels)
 	t.Ports = slices.Clone(t.Ports)
+	if t.User != nil {
+		user := *t.User
+		t.User = &user
+	}
 	return t
 }

@@ -3,15 +3,16 @@ package gvisor
 import (
 	"context"
 	"log/slog"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox"
 )
 
 // ImageSource resolves image references to EROFS files on this machine.
 type ImageSource interface {
-	// Rootfs returns the absolute path of the EROFS file of the image and the
-	// environment that the image declares ("KEY=value"). The file must stay
-	// there, unchanged, while any sandbox made from it exists. An error that
-	// wraps sandbox.ErrNoImage says that there is no such image.
-	Rootfs(ctx context.Context, ref string) (path string, env []string, err error)
+	// Rootfs finds an image. Its EROFS file must stay there, unchanged, while any
+	// sandbox made from it exists. An error that wraps sandbox.ErrNoImage says that
+	// there is no such image.
+	Rootfs(ctx context.Context, ref string) (sandbox.Image, error)
 }
 
 // Config of a Driver.

@@ -25,11 +25,11 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // testImage is an image with nothing in it: PicoD needs nothing.
 type testImage string
 
-func (p testImage) Rootfs(_ context.Context, ref string) (string, []string, error) {
+func (p testImage) Rootfs(_ context.Context, ref string) (sandbox.Image, error) {
 	if ref != "test" {
-		return "", nil, sandbox.ErrNoImage
+		return sandbox.Image{}, sandbox.ErrNoImage
 	}
-	return string(p), []string{"LANG=C.UTF-8"}, nil
+	return sandbox.Image{Rootfs: string(p), Env: []string{"LANG=C.UTF-8"}}, nil
 }
 
 // testSpec is a sandbox with nothing but PicoD.

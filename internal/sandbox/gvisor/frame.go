@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,11 +23,14 @@ import (
 type frame struct {
 	Image string `json:"image"`
 	// ImagePath and AgentPath are EROFS files; their names come from their content.
-	ImagePath string            `json:"imagePath"`
-	ImageEnv  []string          `json:"imageEnv,omitempty"`
-	AgentPath string            `json:"agentPath"`
-	Command   []string          `json:"command,omitempty"`
-	Args      []string          `json:"args,omitempty"`
+	ImagePath string   `json:"imagePath"`
+	ImageEnv  []string `json:"imageEnv,omitempty"`
+	AgentPath string   `json:"agentPath"`
+	Command   []string `json:"command,omitempty"`
+	Args      []string `json:"args,omitempty"`
+	// Dir and User are of a program in PicoD's place: "" is the root, nil is root.
+	Dir       string            `json:"dir,omitempty"`
+	User      *sandbox.User     `json:"user,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
 	Resources sandbox.Resources `json:"resources"`
 	RunAsRoot bool              `json:"runAsRoot,omitempty"`
@@ -52,15 +56,32 @@ func (f frame) key(engine string) string {
 
 // frame resolves the image of a spec.
 func (d *Driver) frame(ctx context.Context, s sandbox.Spec) (frame, error) {
-	imagePath, imageEnv, err := d.cfg.Images.Rootfs(ctx, s.Image)
+	image, err := d.cfg.Images.Rootfs(ctx, s.Image)
 	if err != nil {
 		return frame{}, fmt.Errorf("find image %s: %w", s.Image, err)
 	}
-	return frame{
-		Image: s.Image, ImagePath: imagePath, ImageEnv: imageEnv, AgentPath: d.agent,
+	f := frame{
+		Image: s.Image, ImagePath: image.Rootfs, ImageEnv: image.Env, AgentPath: d.agent,
 		Command: s.Command, Args: s.Args, Env: s.Env, Resources: s.Resources,
 		RunAsRoot: s.RunAsRoot, Workspace: s.Workspace, Preload: s.Preload,
-	}, nil
+	}
+	if !s.OwnServer {
+		return f, nil
+	}
+	if len(f.Command) == 0 {
+		f.Command = image.Entrypoint
+		if len(f.Args) == 0 {
+			f.Args = image.Cmd
+		}
+	}
+	if f.agent() {
+		return frame{}, fmt.Errorf("%w: %s", sandbox.ErrNoCommand, s.Image)
+	}
+	f.Dir, f.User = cmp.Or(s.WorkingDir, image.WorkingDir), s.User
+	if f.User == nil && !s.RunAsRoot {
+		f.User = &sandbox.User{UID: userID, GID: groupID}
+	}
+	return f, nil
 }
 
 // engineFormat goes up when snapshots that were made before cannot be used any

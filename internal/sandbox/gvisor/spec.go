@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -17,7 +18,7 @@ const (
 	agentPath = agentDir + "/picod"
 
 	// The unprivileged user that runs user code, as in the default image.
-	userID, groupID = 1000, 1000
+	userID, groupID = sandbox.UserID, sandbox.UserID
 
 	shmBytes = 64 << 20
 )
@@ -33,7 +34,6 @@ type bundle struct {
 // ociSpec builds the OCI runtime spec. It is pure: the same bundle gives the
 // same spec.
 func ociSpec(b bundle) *specs.Spec {
-	caps := capabilities(b.frame)
 	return &specs.Spec{
 		Version:  specs.Version,
 		Hostname: b.hostname,
@@ -41,12 +41,11 @@ func ociSpec(b bundle) *specs.Spec {
 		Process: &specs.Process{
 			Args: processArgs(b.frame),
 			Env:  processEnv(b.frame),
-			Cwd:  "/",
-			User: specs.User{UID: 0, GID: 0},
-			Capabilities: &specs.LinuxCapabilities{
-				Bounding: caps, Effective: caps, Permitted: caps,
-			},
-			Rlimits: rlimits(b.frame),
+			Cwd:  cmp.Or(b.frame.Dir, "/"),
+			User: user(b.frame),
+
+			Capabilities: capabilities(b.frame),
+			Rlimits:      rlimits(b.frame),
 		},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
@@ -76,8 +75,8 @@ func ociSpec(b bundle) *specs.Spec {
 // PicoD needs them to become the user that runs a command, to own what it
 // uploads, to kill its processes, and with two of its own to set their limits and
 // to mount their control group. A program in PicoD's place goes without those: who
-// has them is above the limit of processes.
-func capabilities(f frame) []string {
+// has them is above the limit of processes. As another user than root it has none.
+func capabilities(f frame) *specs.LinuxCapabilities {
 	caps := []string{
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
 		"CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
@@ -86,7 +85,17 @@ func capabilities(f frame) []string {
 		caps = append(caps, "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE")
 	}
 	slices.Sort(caps)
-	return caps
+	if user(f).UID != 0 {
+		return &specs.LinuxCapabilities{Bounding: caps}
+	}
+	return &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+}
+
+func user(f frame) specs.User {
+	if f.User == nil {
+		return specs.User{}
+	}
+	return specs.User{UID: f.User.UID, GID: f.User.GID}
 }
 
 // relayProcesses is room for the threads of the relay, which runs as root, too,

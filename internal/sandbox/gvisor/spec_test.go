@@ -26,6 +26,7 @@ func TestOCISpecGolden(t *testing.T) {
 			BootstrapKey: "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n",
 			Resources:    sandbox.Resources{CPUMillis: 250, MemoryBytes: 256 << 20, DiskBytes: 10 << 20, Processes: 10}}},
 		{"command", sandbox.Spec{ID: "s-2", Image: "agent", Command: []string{"/server"}, Args: []string{"--port=80"}}},
+		{"user", sandbox.Spec{ID: "s-3", Image: "agent", OwnServer: true, Command: []string{"/server"}, WorkingDir: "/srv", User: &sandbox.User{UID: 1000, GID: 5}}},
 	} {
 		spec, err := withDefaults(tt.spec)
 		if err != nil {
@@ -35,7 +36,7 @@ func TestOCISpecGolden(t *testing.T) {
 			frame: frame{
 				ImagePath: "/images/python.erofs", ImageEnv: []string{"LANG=C.UTF-8", "odd"}, AgentPath: "/agent/picod.erofs",
 				Command: spec.Command, Args: spec.Args, Env: spec.Env, Resources: spec.Resources,
-				RunAsRoot: spec.RunAsRoot, Workspace: spec.Workspace,
+				RunAsRoot: spec.RunAsRoot, Workspace: spec.Workspace, Dir: spec.WorkingDir, User: spec.User,
 			},
 			hostname: hostname(spec.ID), rootDir: "/bundle/rootfs", netns: "/netns",
 		}), "", "  ")

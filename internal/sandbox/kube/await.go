@@ -135,7 +135,7 @@ func hasAgent(spec sandbox.Spec) bool {
 	if x, ok := spec.Extras.(*podspec.Extras); ok && x != nil {
 		return x.Agent
 	}
-	return len(spec.Command)+len(spec.Args) == 0
+	return !spec.OwnServer && len(spec.Command)+len(spec.Args) == 0
 }
 
 // probe asks PicoD whether it is well.

@@ -58,8 +58,8 @@ const (
 )
 
 // UserID is the user, and the group, that a sandbox runs as where its template does
-// not say another; the default image has it, too.
-const UserID = int64(1000)
+// not say another.
+const UserID = int64(sandbox.UserID)
 
 // Builder builds Pods. It is safe for concurrent use.
 type Builder struct {
@@ -114,7 +114,7 @@ func extrasOf(spec sandbox.Spec) (Extras, error) {
 	}
 	if !ok || x == nil {
 		return Extras{
-			Agent: len(spec.Command)+len(spec.Args) == 0,
+			Agent: !spec.OwnServer && len(spec.Command)+len(spec.Args) == 0,
 			Pod:   corev1.PodSpec{Containers: []corev1.Container{{Name: ContainerName}}},
 		}, nil
 	}
