@@ -17,6 +17,7 @@ VARIABLES = (
     "AGENTCUBE_TOKEN",
     "AGENTCUBE_TOKEN_FILE",
     "XDG_CONFIG_HOME",
+    "KUBERNETES_SERVICE_HOST",
     "http_proxy",
     "https_proxy",
     "all_proxy",

@@ -8,9 +8,13 @@ Example::
         print(client.run_code("python", "print('hello')"))
 """
 
+from ._agent import AgentRuntimeClient
+from ._agent_session import AgentStream
 from ._audit import AuditRecord
 from ._client import CodeInterpreterClient
 from ._results import Checkpoint, CommandResult, FileInfo
+from ._settings import TokenProvider
+from ._tokens import ServiceAccountAuth, TokenAuth
 from ._version import __version__
 from .exceptions import (
     AgentCubeError,
@@ -46,6 +50,8 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AgentCubeError",
+    "AgentRuntimeClient",
+    "AgentStream",
     "AuditRecord",
     "AuthenticationError",
     "BadRequestError",
@@ -70,8 +76,11 @@ __all__ = [
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "RateLimitError",
+    "ServiceAccountAuth",
     "SessionEndedError",
     "SessionPausedError",
+    "TokenAuth",
+    "TokenProvider",
     "UnsupportedLanguageError",
     "__version__",
 ]

@@ -1,80 +1,23 @@
-"""Who the caller is: bearer tokens for the control plane, a key for each session."""
+"""Who may use a session: a key for each of them, and what is signed with it."""
 
 from __future__ import annotations
 
 import base64
-import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._settings import Endpoint, TokenSettings, check_token
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-logger = logging.getLogger("agentcube")
-
 _KEY_BITS = 2048
 _SIGNATURE_LIFE = 300  # seconds
 _HS256_BYTES = 32
-_MAX_TOKEN_FILE = 64 * 1024
-
-
-class BearerTokens:
-    """Finds the token for a server.
-
-    Files are read anew for each request: Kubernetes replaces its token before it
-    expires, and ``agentcube up`` may have been set up afresh.
-    """
-
-    def __init__(self, settings: TokenSettings) -> None:
-        self._settings = settings
-        self._warned = False
-
-    def token_for(self, endpoint: Endpoint) -> str | None:
-        """The token to send to the endpoint, or None.
-
-        The local token is a key to this machine and is never sent to another one.
-        For this machine it goes before the service account's: that one lies in nearly
-        every Pod, the local one only where AgentCube was started.
-        """
-        if self._settings.fixed is not None:
-            return self._settings.fixed
-        if endpoint.is_loopback and self._settings.local_file is not None:
-            token = self._read(self._settings.local_file, private=True)
-            if token:
-                return token
-        if self._settings.service_account_file is not None:
-            return self._read(self._settings.service_account_file, private=False)
-        return None
-
-    def _read(self, path: Path, *, private: bool) -> str | None:
-        try:
-            with path.open("rb") as file:
-                info = os.fstat(file.fileno())
-                if not stat.S_ISREG(info.st_mode):
-                    raise ConfigurationError(f"token file {path} is not a regular file")
-                raw = file.read(_MAX_TOKEN_FILE)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise ConfigurationError(f"cannot read token file {path}: {error.strerror}") from error
-        if private and os.name == "posix" and info.st_mode & 0o077 and not self._warned:
-            self._warned = True
-            logger.warning(
-                "other users of this machine can read the token file %s; run: chmod 600 %s",
-                path,
-                path,
-            )
-        token = raw.decode("ascii", errors="replace").strip()
-        return check_token(token, f"content of token file {path}") if token else None
 
 
 class SessionKey:

@@ -13,11 +13,12 @@ from typing import BinaryIO
 
 from . import _code, _files, _requests, _responses
 from ._auth import SessionKey
+from ._calls import log_verbosely
 from ._forms import Multipart, Progress
 from ._owner import SessionOwner
 from ._results import CommandResult, FileInfo
 from ._session import Session
-from ._settings import Timeouts, resolve
+from ._settings import Timeouts, TokenProvider, resolve
 from .exceptions import AgentCubeError, ConfigurationError
 
 logger = logging.getLogger("agentcube")
@@ -47,7 +48,7 @@ class CodeInterpreterClient(SessionOwner):
         router_url: The data plane. Default: ``ROUTER_URL``, else ``http://localhost:8080``.
         auth_token: The bearer token for the control plane. Default: ``API_TOKEN``,
             ``AGENTCUBE_TOKEN``, the token that ``agentcube up`` left on this machine (only
-            for an address of this machine), the Kubernetes service account's token.
+            for an address of this machine), one that Kubernetes has made for this Pod.
         verbose: Log what the client does to the logger ``agentcube``, and to stderr if the
             program has set up no logging. Keys, tokens, code and output are never logged.
         session_id: Use this session instead of a new one. Its template is asked for at the
@@ -73,6 +74,8 @@ class CodeInterpreterClient(SessionOwner):
         encrypt: Whether what is sent to the session is encrypted from here to the sandbox
             (TLS 1.3 that nobody in between can open), where the server offers it. Requests
             are signed in any case.
+        auth: Gives the bearer token, before each request; any object with a method
+            ``get_token()``. It goes before ``auth_token``.
 
     Raises:
         ConfigurationError: A setting is malformed.
@@ -100,6 +103,7 @@ class CodeInterpreterClient(SessionOwner):
         transfer_timeout: float = 60.0,
         max_retries: int = 3,
         encrypt: bool = True,
+        auth: TokenProvider | None = None,
     ) -> None:
         if session_id is not None and not isinstance(session_id, str):
             raise TypeError(f"session_id is a string, not {type(session_id).__name__}")
@@ -121,12 +125,13 @@ class CodeInterpreterClient(SessionOwner):
             timeouts,
             max_retries,
             checkpoint,
+            auth,
         )
         if not isinstance(encrypt, bool):
             raise TypeError(f"encrypt is True or False, not {type(encrypt).__name__}")
         settings = replace(settings, given=given, encrypt=encrypt)
         if verbose:
-            _log_verbosely()
+            log_verbosely()
         attached = session_id is not None
         # A session that was made without a key has none now: the Router signs for it.
         key = None if attached and private_key is None else SessionKey(private_key)
@@ -323,11 +328,3 @@ class CodeInterpreterClient(SessionOwner):
             self._execute(["rm", "-f", "--", script], _CLEAN_UP_TIMEOUT, None, None)
         except AgentCubeError as error:
             logger.debug("script was not removed: %s", error)
-
-
-def _log_verbosely() -> None:
-    logger.setLevel(logging.DEBUG)
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)

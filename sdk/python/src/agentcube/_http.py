@@ -91,7 +91,8 @@ class Transport:
         connection, target = self._connection(request, route, channel)
         try:
             with _translated():
-                connection.putrequest(request.method, target)
+                own_host = any(name.lower() == "host" for name in request.headers)
+                connection.putrequest(request.method, target, skip_host=own_host)
                 for name, value in self._headers(request, authorization):
                     connection.putheader(name, value)
                 if isinstance(request.body, bytes):
@@ -248,6 +249,11 @@ class Response:
         if self.content_length is not None and len(body) < min(self.content_length, limit + 1):
             raise TransportError("lost", "the connection was lost within the answer")
         return bytes(body)
+
+    def read_some(self, limit: int) -> bytes:
+        """What has come of the body, as soon as there is any; nothing at its end."""
+        with _translated():
+            return self._answer.read1(limit)
 
     def readinto(self, buffer: memoryview) -> int:
         """Read some of the body; 0 at its end, or where the connection was lost."""

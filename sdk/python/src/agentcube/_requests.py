@@ -36,6 +36,7 @@ class Request:
             the slash is percent-encoded.
         agreed_path: Where the holder of the session's key has to agree to a request of the
             control plane: its path without the prefix of the base URL, which is signed.
+        of_agent: Whether a program of the user's own may answer, in a way of its own.
         read_timeout: Seconds to wait for the answer, or for progress while streaming.
         timeout_option: The option of the client that ``read_timeout`` comes from.
     """
@@ -52,6 +53,7 @@ class Request:
     session_id: str = ""
     inside: str = ""
     agreed_path: str | None = None
+    of_agent: bool = False
 
 
 def create_session(settings: Settings, public_key: str | None, idempotency_key: str) -> Request:

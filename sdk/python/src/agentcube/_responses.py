@@ -119,7 +119,8 @@ def status_error(
     where += f", request {request_id}]" if request_id else "]"
     message = f"{' '.join(filter(None, parts))[:_MAX_TEXT]} {where}"
 
-    kind = _BY_CODE.get((status, code or "")) or _BY_STATUS.get(status)
+    known = code or ("-" if request.of_agent else "")  # an agent's own answer is not a server's
+    kind = _BY_CODE.get((status, known)) or _BY_STATUS.get(status)
     if kind is None:
         kind = InternalServerError if status >= _SERVER_ERRORS else APIStatusError
     error = kind(message, request_id=request_id, status=status, code=code)

@@ -1,4 +1,4 @@
-"""A session's life: created at its first use, deleted once; and how its requests are made."""
+"""A session's life: created at its first use, deleted once; and how its requests are signed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 from . import _audit, _requests, _responses
 from ._audit import AuditRecord
-from ._auth import BearerTokens, FormSigner, SessionKey, agreement_claims, request_claims
+from ._auth import FormSigner, SessionKey, agreement_claims, request_claims
+from ._calls import Calls
 from ._forms import Multipart
-from ._http import Response, Transport, TransportError
+from ._http import Transport, TransportError
 from ._requests import Request
 from ._responses import Created, Described
 from ._results import Checkpoint
@@ -24,44 +24,23 @@ from ._secure import Channel, Secure
 from ._settings import Given, Settings, proxy_for
 from .exceptions import (
     AgentCubeError,
-    APIConnectionError,
     APIStatusError,
-    APITimeoutError,
     ClientClosedError,
     ConfigurationError,
-    InvalidResponseError,
     NotFoundError,
     NotSupportedError,
 )
 
 logger = logging.getLogger("agentcube")
 
-T = TypeVar("T")
-
-# Far above what servers send: it only keeps a runaway answer from filling the memory.
-MAX_ANSWER = 256 * 1024 * 1024
-_MAX_ERROR_BODY = 64 * 1024
-_BACKOFF = 0.1  # seconds, doubled with each attempt
-_MAX_BACKOFF = 2.0
-_MAX_RETRY_AFTER = 30.0
 _FORGOTTEN_TIMEOUT = 2.0
 _END_KNOWN = 3.0  # seconds that the server may take to know that a sandbox has ended
 _BROKEN = ("connect", "lost")
-_GOOD = (200, 201, 204)
-_GONE = (404, 410)
 _NO_SUCH_PATH = (404, 405)
-_BUSY = (429, 503)
-_NEVER = "SANDBOX_NOT_ALLOWED"  # 503 as well, but no patience helps
-_NOT_SENT = ("refused",)
-_NOT_ANSWERED = ("refused", "lost")
 _SIGNATURE = "X-Agentcube-Session-Signature"
-_URL_SETTINGS = {
-    "control": "workload_manager_url (WORKLOAD_MANAGER_URL)",
-    "data": "router_url (ROUTER_URL)",
-}
 
 
-class Session:
+class Session(Calls):
     """The session of one client. Safe to use from several threads."""
 
     def __init__(
@@ -77,13 +56,10 @@ class Session:
 
         Where the server says how, connections are encrypted as far as the sandbox.
         """
-        self.settings = settings
+        super().__init__(settings)
         self._attached = attached
         self._id = session_id
         self._key = key
-        self._tokens = BearerTokens(settings.tokens)
-        self._transport = Transport(settings.timeouts.connect)
-        self._channel: Channel | None = None
         self._use(secure)
         # Reentrant, for signal handlers that stop the client.
         self._lock = threading.RLock()
@@ -167,27 +143,6 @@ class Session:
             ResourceWarning,
             stacklevel=2,
         )
-
-    def call(self, request: Request) -> bytes:
-        """Send a data-plane request and read the whole answer."""
-        with self.open(request) as response:
-            began = time.time()
-            try:
-                return _read(response)
-            except TransportError as error:
-                self._broken(request, error, began)
-                raise _connection_error(request, error) from error
-
-    def open(self, request: Request) -> Response:
-        """Send a data-plane request; the body of a good answer is left to be read.
-
-        Only a refused connection is tried again: nothing was sent over it.
-
-        Raises:
-            APIConnectionError: No answer.
-            APIStatusError: The server refused.
-        """
-        return self._retried(request, _NOT_SENT, lambda: self._attempt(request))
 
     def change(self, verb: Literal["pause", "resume"]) -> None:
         """Pause or resume the session, whichever it is now."""
@@ -331,82 +286,6 @@ class Session:
         request = _requests.create_session(self.settings, public_key, os.urandom(16).hex())
         return self._patiently(lambda: _responses.created(request, self._control(request)))
 
-    def _patiently(self, act: Callable[[], T]) -> T:
-        """Do something again while the server is too busy to begin with it."""
-        attempt = 0
-        while True:
-            try:
-                return act()
-            except APIStatusError as error:
-                busy = error.status in _BUSY or error.code == "SESSION_NOT_READY"
-                busy = busy and error.code != _NEVER
-                if not busy or attempt >= self.settings.max_retries:
-                    raise
-                wait = getattr(error, "retry_after", None)
-                logger.debug("server busy attempt=%d status=%s", attempt + 1, error.status)
-            time.sleep(_backoff(attempt) if wait is None else min(wait, _MAX_RETRY_AFTER))
-            attempt += 1
-
-    def _delete(self, session_id: str) -> None:
-        try:
-            self._control(_requests.delete_session(self.settings, session_id))
-        except APIStatusError as error:
-            if error.status not in _GONE:
-                raise
-        logger.debug("session deleted id=%s", session_id)
-
-    def _control(self, request: Request) -> bytes:
-        """Send a control-plane request that may be repeated."""
-        return self._retried(request, _NOT_ANSWERED, lambda: self._exchange(request))
-
-    def _once(self, request: Request) -> bytes:
-        """Send a control-plane request whose repetition would be another one."""
-        return self._retried(request, _NOT_SENT, lambda: self._exchange(request))
-
-    def _exchange(self, request: Request) -> bytes:
-        with self._attempt(request) as response:
-            return _read(response)
-
-    def _retried(self, request: Request, again_after: tuple[str, ...], act: Callable[[], T]) -> T:
-        attempt, began = 0, time.time()
-        while True:
-            try:
-                return act()
-            except TransportError as error:
-                logger.debug("no answer %s %s: %s", request.method, request.endpoint, error.kind)
-                last = attempt >= self.settings.max_retries
-                if not last and self._broken(request, error, began):
-                    attempt += 1
-                    continue
-                if error.kind not in again_after or last:
-                    raise _connection_error(request, error) from error
-            time.sleep(_backoff(attempt))
-            attempt += 1
-
-    def _attempt(self, request: Request) -> Response:
-        request, authorization = self._authorized(self._agreed(request))
-        started = time.monotonic()
-        channel = self._channel if request.plane == "data" else None
-        response = self._transport.send(request, authorization, channel)
-        logger.debug(
-            "answer %s %s://%s%s status=%d request_id=%s seconds=%.3f",
-            request.method,
-            request.endpoint.scheme,
-            request.endpoint.netloc,
-            request.target,
-            response.status,
-            response.headers.get("x-request-id", "-"),
-            time.monotonic() - started,
-        )
-        if response.status in _GOOD:
-            return response
-        with response:
-            try:
-                body = response.read(_MAX_ERROR_BODY)
-            except TransportError:
-                body = b""
-        raise _responses.status_error(request, response.status, response.headers, body)
-
     def _agreed(self, request: Request) -> Request:
         if request.agreed_path is None or self._key is None or self._id is None:
             return request
@@ -415,10 +294,11 @@ class Session:
         )
         return replace(request, headers={**request.headers, _SIGNATURE: self._key.sign(claims)})
 
-    def _authorized(self, request: Request) -> tuple[Request, str | None]:
+    def _signed(self, request: Request) -> tuple[Request, str | None]:
         """The request and the token for one attempt: a signature is good for one alone."""
+        request = self._agreed(request)
         if request.plane != "data" or self._key is None:
-            return request, self._tokens.token_for(request.endpoint)
+            return super()._signed(request)
         claims = request_claims(
             request.session_id, request.method, request.inside, request.body_sha256
         )
@@ -427,36 +307,7 @@ class Session:
             request = replace(request, body=request.body.signed(signer.length, signer.sign))
         return request, self._key.sign(claims)
 
-
-def _read(response: Response) -> bytes:
-    body = response.read(MAX_ANSWER)
-    if len(body) > MAX_ANSWER:
-        raise InvalidResponseError(f"the answer is longer than {MAX_ANSWER} bytes")
-    return body
-
-
-def _backoff(attempt: int) -> float:
-    import random  # noqa: PLC0415  (needed rarely, slow to import)
-
-    # Jitter, so that clients that failed together do not come back together.
-    return min(_BACKOFF * 2.0**attempt, _MAX_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
-
-
-def _connection_error(request: Request, error: TransportError) -> APIConnectionError:
-    where = str(request.endpoint)
-    if error.kind == "timeout":
-        return APITimeoutError(
-            f"{where} did not answer within {request.read_timeout:g} s; "
-            f"raise the option {request.timeout_option}="
-        )
-    if error.kind == "connect-timeout":
-        return APITimeoutError(
-            f"no connection to {where} in time; raise the option connect_timeout=, "
-            f"or check {_URL_SETTINGS[request.plane]}"
-        )
-    if error.kind == "lost":
-        return APIConnectionError(f"the connection to {where} was lost: {error}")
-    hint = f"set {_URL_SETTINGS[request.plane]} if AgentCube is elsewhere"
-    if request.endpoint.is_loopback:
-        hint = f"is `agentcube up` running? Otherwise {hint}"
-    return APIConnectionError(f"cannot connect to {where}: {error}; {hint}")
+    def _renewed(self, request: Request, refused: str) -> str | None:
+        if request.plane == "data" and self._key is not None:
+            return None  # it is the session's key that signs
+        return super()._renewed(request, refused)

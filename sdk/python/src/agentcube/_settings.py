@@ -7,7 +7,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from .exceptions import ConfigurationError
@@ -15,6 +17,9 @@ from .exceptions import ConfigurationError
 DEFAULT_NAME = "simple-codeinterpreter"
 DEFAULT_NAMESPACE = "default"
 DEFAULT_URL = "http://localhost:8080"
+# A token for AgentCube alone, where the Pod asks Kubernetes for one, and the one that lies in
+# nearly every Pod.
+PROJECTED_TOKEN = Path("/var/run/secrets/agentcube/token")
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -24,6 +29,7 @@ _CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_NAME = 253
 _URL_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _LOOPBACK_V4 = re.compile(r"127(\.[0-9]{1,3}){3}")
+_NEAR = re.compile(r"\.svc(\.|$)|\.(local|internal|localhost)$")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 
 
@@ -113,19 +119,33 @@ class Settings:
     encrypt: bool = True
 
 
+class TokenProvider(Protocol):
+    """What can be the ``auth`` of a client: whatever gives tokens."""
+
+    def get_token(self) -> str:
+        """The bearer token to send now."""
+        ...
+
+
 @dataclass(frozen=True)
 class TokenSettings:
-    """Where the bearer token may come from.
+    """Where the bearer token may come from, the first first.
 
     Attributes:
+        provider: What gives tokens; never shown.
         fixed: The token itself, from the argument or the environment; never shown.
-        local_file: The token that ``agentcube up`` leaves for programs on the same machine.
-        service_account_file: The token that Kubernetes projects into every Pod.
+        token_file: The token that ``agentcube up`` leaves for programs on the same machine,
+            or that somebody has named.
+        is_named: Whether somebody has named ``token_file``. Then it may hold a token for
+            another machine.
+        kubernetes_files: The tokens that Kubernetes projects into Pods.
     """
 
     fixed: str | None = field(default=None, repr=False)
-    local_file: Path | None = None
-    service_account_file: Path | None = None
+    token_file: Path | None = None
+    is_named: bool = False
+    kubernetes_files: tuple[Path, ...] = ()
+    provider: TokenProvider | None = field(default=None, repr=False)
 
 
 def resolve(
@@ -138,6 +158,7 @@ def resolve(
     timeouts: Timeouts,
     max_retries: int,
     checkpoint: str | None = None,
+    auth: TokenProvider | None = None,
 ) -> Settings:
     """Put arguments, environment and defaults together.
 
@@ -166,7 +187,7 @@ def resolve(
             ("WORKLOAD_MANAGER_URL", "WORKLOADMANAGER_URL"),
         ),
         router=_endpoint("router_url", router_url, ("ROUTER_URL",)),
-        tokens=_token_settings(auth_token),
+        tokens=_token_settings(auth_token, auth),
         timeouts=timeouts,
         max_retries=max_retries,
         checkpoint=checkpoint,
@@ -250,9 +271,27 @@ def parse_url(url: str, origin: str) -> Endpoint:
 
 def check_token(token: str, origin: str) -> str:
     """Refuse a token that could not be a header value, without repeating it."""
+    if not isinstance(token, str):
+        raise TypeError(f"{origin} is a string, not {type(token).__name__}")
     if not _VISIBLE_ASCII.fullmatch(token):
         raise ConfigurationError(f"{origin} is not a token: it holds blanks or odd characters")
     return token
+
+
+def is_near(endpoint: Endpoint) -> bool:
+    """Whether what is sent to the endpoint stays, by its name, on this machine or network.
+
+    So do the services of a cluster, which are reached over plain HTTP.
+    """
+    host = endpoint.host
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        pass
+    if endpoint.is_loopback or "." not in host or _NEAR.search(host):
+        return True
+    # service.namespace, as Pods may write it
+    return host.count(".") == 1 and "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 def proxy_for(endpoint: Endpoint) -> Endpoint | None:
@@ -277,7 +316,11 @@ def _endpoint(argument: str, value: str | None, variables: tuple[str, ...]) -> E
     return parse_url(DEFAULT_URL, "default URL")
 
 
-def _token_settings(auth_token: str | None) -> TokenSettings:
+def _token_settings(auth_token: str | None, auth: TokenProvider | None) -> TokenSettings:
+    if auth is not None:
+        if not callable(getattr(auth, "get_token", None)):
+            raise TypeError(f"auth has a method get_token(), which {type(auth).__name__} has not")
+        return TokenSettings(provider=auth)
     if auth_token is not None:
         if not isinstance(auth_token, str):
             raise TypeError(f"auth_token is a string, not {type(auth_token).__name__}")
@@ -286,13 +329,15 @@ def _token_settings(auth_token: str | None) -> TokenSettings:
         from_env = os.environ.get(variable, "").strip()
         if from_env:
             return TokenSettings(fixed=check_token(from_env, f"environment variable {variable}"))
-    return TokenSettings(local_file=_local_token_file(), service_account_file=SERVICE_ACCOUNT_TOKEN)
+    named = os.environ.get("AGENTCUBE_TOKEN_FILE", "")
+    return TokenSettings(
+        token_file=Path(named) if named else _local_token_file(),
+        is_named=bool(named),
+        kubernetes_files=(PROJECTED_TOKEN, SERVICE_ACCOUNT_TOKEN),
+    )
 
 
 def _local_token_file() -> Path | None:
-    explicit = os.environ.get("AGENTCUBE_TOKEN_FILE")
-    if explicit:
-        return Path(explicit)
     base = os.environ.get("XDG_CONFIG_HOME", "")
     if base and Path(base).is_absolute():  # the XDG specification says to ignore relative ones
         return Path(base) / "agentcube" / "token"

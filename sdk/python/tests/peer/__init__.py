@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from .agents import Agents
 from .control import ControlPlane
 from .data import DataPlane
 from .wire import (
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "Peer", "Refused", "Seen", "Session", "new_private_key", "stalled"]
 
 
-class Handler(ControlPlane, DataPlane):
+class Handler(ControlPlane, DataPlane, Agents):
     def route(self, request_id: str) -> None:
         prefix = self.state.prefix
         parts = urlsplit(self.path)
@@ -50,6 +51,8 @@ class Handler(ControlPlane, DataPlane):
             pass
         elif self.command == "DELETE" and path.startswith(SESSIONS):
             self.delete(unquote(path.removeprefix(SESSIONS)))
+        elif path.startswith(DATA) and "/agent-runtimes/" in path:
+            self.invoke_agent(path, parts.query)
         elif self.command in {"GET", "POST"} and path.startswith(DATA):
             self.invoke(path, parts.query)
         elif self.state.older_control:

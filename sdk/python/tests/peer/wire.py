@@ -131,6 +131,11 @@ class State:
     connections: int = 0
     strict: bool = False
     """New sessions are strict."""
+    agents: set[tuple[str, str]] = field(default_factory=lambda: {("default", "my-agent")})
+    heard: dict[str, list[Any]] = field(default_factory=dict)
+    """What the agents were asked, by session."""
+    before_next_piece: Callable[[], object] = lambda: None
+    """Called by an agent after each piece of a stream."""
     older_agent: bool = False
     """It knows nothing of files to be removed, and ignores them."""
     older_control: bool = False
@@ -157,6 +162,9 @@ class Wire(BaseHTTPRequestHandler):
         self.serve()
 
     def do_POST(self) -> None:
+        self.serve()
+
+    def do_PUT(self) -> None:
         self.serve()
 
     def do_DELETE(self) -> None:

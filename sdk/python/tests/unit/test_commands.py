@@ -17,7 +17,7 @@ from agentcube import (
     CommandTimeoutError,
     InvalidResponseError,
     UnsupportedLanguageError,
-    _session,
+    _calls,
 )
 
 EXECUTE = "/invocations/api/execute"
@@ -134,7 +134,7 @@ def test_an_answer_that_breaks_off(peer: Peer, client: CodeInterpreterClient) ->
 def test_an_answer_without_end(
     peer: Peer, client: CodeInterpreterClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_session, "MAX_ANSWER", 100_000)
+    monkeypatch.setattr(_calls, "MAX_ANSWER", 100_000)
     peer.answer("POST", EXECUTE, 200, b" " * 1_000_000)
     with pytest.raises(InvalidResponseError, match="longer than"):
         client.execute_command("true")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentcube import CodeInterpreterClient, ConfigurationError, _auth, _settings
+from agentcube import CodeInterpreterClient, ConfigurationError, _settings, _tokens
 from agentcube._settings import Endpoint, TokenSettings, parse_url
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -188,7 +188,7 @@ def test_negative_retries() -> None:
 
 
 def bearer(settings: TokenSettings, endpoint: Endpoint = LOCAL) -> str | None:
-    return _auth.BearerTokens(settings).token_for(endpoint)
+    return _tokens.BearerTokens(settings).token_for(endpoint)
 
 
 def token_file(path: Path, token: str, mode: int = 0o600) -> Path:
@@ -201,35 +201,51 @@ def token_file(path: Path, token: str, mode: int = 0o600) -> Path:
 def test_order_of_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     account = token_file(tmp_path / "account", "of-account\n", 0o644)
     monkeypatch.setattr(_settings, "SERVICE_ACCOUNT_TOKEN", account)
+    monkeypatch.setattr(_settings, "PROJECTED_TOKEN", tmp_path / "projected")
     assert bearer(resolve().tokens) == "of-account"
+    token_file(tmp_path / "projected", " for-agentcube\n", 0o644)
+    assert bearer(resolve().tokens) == "for-agentcube"
+    assert bearer(resolve().tokens, REMOTE) == "for-agentcube"
     token_file(Path.home() / ".config/agentcube/token", "local\n")
     assert bearer(resolve().tokens) == "local"
-    assert bearer(resolve().tokens, REMOTE) == "of-account"
+    assert bearer(resolve().tokens, REMOTE) == "for-agentcube"
+    monkeypatch.setenv("AGENTCUBE_TOKEN_FILE", str(token_file(tmp_path / "named", "named")))
+    assert bearer(resolve().tokens) == "named"
+    assert bearer(resolve().tokens, REMOTE) == "named"
     monkeypatch.setenv("AGENTCUBE_TOKEN", "second")
     assert bearer(resolve().tokens) == "second"
     monkeypatch.setenv("API_TOKEN", "first")
     assert bearer(resolve().tokens) == "first"
     assert bearer(resolve(auth_token="argument").tokens) == "argument"
+    provider = _tokens.TokenAuth("provided")
+    assert bearer(resolve(auth_token="argument", auth=provider).tokens) == "provided"
+
+
+def test_a_named_file_with_the_local_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = token_file(tmp_path / "named", "ac_" + "x" * 43)
+    monkeypatch.setenv("AGENTCUBE_TOKEN_FILE", str(file))
+    assert bearer(resolve().tokens) == "ac_" + "x" * 43
+    assert bearer(resolve().tokens, REMOTE) is None
 
 
 def test_the_local_token_stays_on_this_machine(tmp_path: Path) -> None:
-    settings = TokenSettings(local_file=token_file(tmp_path / "token", "local"))
+    settings = TokenSettings(token_file=token_file(tmp_path / "token", "local"))
     assert bearer(settings, LOCAL) == "local"
     for url in ("http://10.0.0.1", "https://localhost.example", "http://127.0.0.1.example"):
         assert bearer(settings, parse_url(url, "test")) is None
 
 
 def test_places_of_the_local_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert resolve().tokens.local_file == Path.home() / ".config/agentcube/token"
+    assert resolve().tokens.token_file == Path.home() / ".config/agentcube/token"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert resolve().tokens.local_file == tmp_path / "agentcube/token"
+    assert resolve().tokens.token_file == tmp_path / "agentcube/token"
     monkeypatch.setenv("AGENTCUBE_TOKEN_FILE", "/elsewhere/token")
-    assert resolve().tokens.local_file == Path("/elsewhere/token")
+    assert resolve().tokens.token_file == Path("/elsewhere/token")
 
 
 def test_token_files_are_read_anew(tmp_path: Path) -> None:
     file = token_file(tmp_path / "token", "first")
-    tokens = _auth.BearerTokens(TokenSettings(service_account_file=file))
+    tokens = _tokens.BearerTokens(TokenSettings(kubernetes_files=(file,)))
     assert tokens.token_for(REMOTE) == "first"
     file.write_text("second")
     assert tokens.token_for(REMOTE) == "second"
@@ -237,15 +253,49 @@ def test_token_files_are_read_anew(tmp_path: Path) -> None:
     assert tokens.token_for(REMOTE) is None
 
 
+@pytest.mark.parametrize(
+    ("url", "in_pod", "warned"),
+    [
+        ("http://agentcube-router:8080", False, False),
+        ("http://agentcube-router.agents.svc:8080", False, False),
+        ("http://agentcube-router.agents.svc.cluster.local:8080", False, False),
+        ("http://10.1.2.3:8080", False, False),
+        ("http://[fd00::1]:8080", False, False),
+        ("http://localhost:8080", False, False),
+        ("https://agentcube.example", False, False),
+        ("http://agentcube-router.agents:8080", True, False),
+        ("http://agentcube-router.agents:8080", False, True),
+        ("http://agentcube.example.org", True, True),
+        ("http://8.8.8.8", False, True),
+    ],
+)
+def test_tokens_that_others_may_read_on_the_way_are_warned_about_once(
+    url: str,
+    in_pod: bool,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if in_pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    else:
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    tokens = _tokens.BearerTokens(TokenSettings(fixed="very-secret"))
+    for _ in range(2):
+        assert tokens.token_for(parse_url(url, "test")) == "very-secret"
+    assert ["unencrypted" in record.getMessage() for record in caplog.records] == [True] * warned
+    assert "very-secret" not in caplog.text
+
+
 def test_an_empty_token_file_is_none(tmp_path: Path) -> None:
-    assert bearer(TokenSettings(local_file=token_file(tmp_path / "token", " \n"))) is None
+    assert bearer(TokenSettings(token_file=token_file(tmp_path / "token", " \n"))) is None
 
 
 def test_a_token_that_others_can_read_is_warned_about_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = token_file(tmp_path / "token", "very-secret", 0o640)
-    tokens = _auth.BearerTokens(TokenSettings(local_file=file))
+    tokens = _tokens.BearerTokens(TokenSettings(token_file=file))
     with caplog.at_level(logging.WARNING, "agentcube"):
         assert tokens.token_for(LOCAL) == "very-secret"
         assert tokens.token_for(LOCAL) == "very-secret"
@@ -257,7 +307,7 @@ def test_a_token_that_others_can_read_is_warned_about_once(
 def test_a_private_token_file_is_not_warned_about(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bearer(TokenSettings(local_file=token_file(tmp_path / "token", "x")))
+    bearer(TokenSettings(token_file=token_file(tmp_path / "token", "x")))
     assert caplog.records == []
 
 
@@ -267,13 +317,13 @@ def test_malformed_tokens_are_refused_and_not_repeated(token: str, tmp_path: Pat
         resolve(auth_token=token)
     assert token not in str(caught.value)
     with pytest.raises(ConfigurationError) as caught:
-        bearer(TokenSettings(local_file=token_file(tmp_path / "token", token)))
+        bearer(TokenSettings(token_file=token_file(tmp_path / "token", token)))
     assert token not in str(caught.value)
 
 
 def test_a_token_file_that_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="token file"):
-        bearer(TokenSettings(local_file=tmp_path))
+        bearer(TokenSettings(token_file=tmp_path))
 
 
 def test_tokens_are_not_shown() -> None:
