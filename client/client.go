@@ -41,6 +41,9 @@ type Config struct {
 	RouterURL          string
 	// Token is the bearer token for the control plane and for managed sessions.
 	Token string
+	// TokenSource, when set, is asked before each request where there is no other token:
+	// for one that is replaced from time to time. It may give "", for none.
+	TokenSource func() (string, error)
 	// LocalToken is used when Token is empty, and only towards loopback
 	// addresses: it opens this machine's AgentCube and nothing else, so it
 	// must never reach another one.
@@ -64,6 +67,7 @@ type Client struct {
 	manager *url.URL
 	router  *url.URL
 	token   string
+	source  func() (string, error) // nil: there is none
 	local   string
 	http    *http.Client
 	stall   time.Duration
@@ -90,7 +94,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		manager: manager, router: router,
-		token: cfg.Token, local: cfg.LocalToken,
+		token: cfg.Token, source: cfg.TokenSource, local: cfg.LocalToken,
 		agent: cfg.UserAgent, stall: cfg.StallTimeout, plain: cfg.PlainText || cfg.HTTPClient != nil,
 	}
 	if c.stall == 0 {
@@ -173,14 +177,20 @@ func parseBase(plane, own, base string) (*url.URL, error) {
 }
 
 // bearer returns the token that may be sent to u, or "".
-func (c *Client) bearer(u *url.URL) string {
-	if c.token != "" {
-		return c.token
+func (c *Client) bearer(u *url.URL) (string, error) {
+	switch {
+	case c.token != "":
+		return c.token, nil
+	case c.local != "" && isLoopback(u.Hostname()):
+		return c.local, nil
+	case c.source == nil:
+		return "", nil
 	}
-	if c.local != "" && isLoopback(u.Hostname()) {
-		return c.local
+	token, err := c.source()
+	if err != nil {
+		return "", fmt.Errorf("get token: %w", err)
 	}
-	return ""
+	return token, nil
 }
 
 func isLoopback(host string) bool {
@@ -285,7 +295,11 @@ func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	default:
-		if token := c.bearer(in.base); token != "" {
+		token, err := c.bearer(in.base)
+		if err != nil {
+			return nil, err
+		}
+		if token != "" {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
 	}

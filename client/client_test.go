@@ -210,8 +210,8 @@ func TestLocalTokenStaysOnThisMachine(t *testing.T) {
 		{Config{Token: "t", LocalToken: "l"}, "t"},
 	} {
 		c := connect(t, tt.cfg)
-		if got := c.bearer(c.manager); got != tt.want {
-			t.Errorf("%+v: token %q, want %q", tt.cfg, got, tt.want)
+		if got, err := c.bearer(c.manager); err != nil || got != tt.want {
+			t.Errorf("%+v: token %q, %v, want %q", tt.cfg, got, err, tt.want)
 		}
 	}
 }

@@ -139,6 +139,12 @@ type errorBody struct {
 }
 
 func readAPIError(resp *http.Response) *APIError {
+	_, e := readError(resp)
+	return e
+}
+
+// readError reads a failed answer, and returns its body too.
+func readError(resp *http.Response) ([]byte, *APIError) {
 	e := &APIError{Status: resp.StatusCode, RequestID: resp.Header.Get(api.HeaderRequestID)}
 	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
 		e.RetryAfter = time.Duration(n) * time.Second
@@ -170,5 +176,5 @@ func readAPIError(resp *http.Response) *APIError {
 			e.Text += " " + text
 		}
 	}
-	return e
+	return raw, e
 }

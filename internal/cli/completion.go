@@ -115,8 +115,17 @@ func (a *app) checkpointWords(ctx context.Context) ([]string, error) {
 	return out, err
 }
 
-// templateWords are the names of the templates of this machine.
+// templateWords are the names of the templates of this machine, and agentWords those
+// of its agents.
 func (a *app) templateWords(ctx context.Context) ([]string, error) {
+	return a.wordsOf(ctx, api.KindCodeInterpreter)
+}
+
+func (a *app) agentWords(ctx context.Context) ([]string, error) {
+	return a.wordsOf(ctx, api.KindAgentRuntime)
+}
+
+func (a *app) wordsOf(ctx context.Context, kind string) ([]string, error) {
 	dir, err := templates(a.cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
@@ -124,7 +133,7 @@ func (a *app) templateWords(ctx context.Context) ([]string, error) {
 	err = dir.Load(ctx)
 	var out []string
 	for _, t := range dir.List() {
-		if t.Kind != api.KindCodeInterpreter {
+		if t.Kind != kind {
 			continue
 		}
 		word := t.Namespace + "/" + t.Name

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/volcano-sh/agentcube/client"
@@ -26,18 +27,8 @@ func (a *app) connect() (*client.Client, error) {
 	if a.server != "" {
 		cfg.WorkloadManagerURL, cfg.RouterURL = a.server, a.server
 	}
-	var err error
-	if cfg.Token == "" && a.cfg.Kubernetes().InCluster {
-		if cfg.Token, err = serviceAccountToken(); err != nil {
-			return nil, err
-		}
-	}
-	if cfg.Token == "" {
-		cfg.LocalToken, err = auth.ReadTokenFile(a.cfg.TokenFile)
-		// Without a file there is no token yet; the server says what it wants.
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
+	if err := a.identify(&cfg); err != nil {
+		return nil, err
 	}
 	c, err := client.New(cfg)
 	if err != nil {
@@ -46,15 +37,48 @@ func (a *app) connect() (*client.Client, error) {
 	return c, nil
 }
 
-func serviceAccountToken() (string, error) {
-	raw, err := os.ReadFile(config.ServiceAccountTokenFile)
+// identify says who the client is, unless a token has been named: towards this
+// machine whoever can read the local token, and in a Pod what Kubernetes says.
+func (a *app) identify(cfg *client.Config) error {
+	if cfg.Token != "" {
+		return nil
+	}
+	var err error
+	cfg.LocalToken, err = auth.ReadTokenFile(a.cfg.TokenFile)
+	if a.cfg.Kubernetes().InCluster {
+		files := podTokens{a.cfg.TokenFile, config.ProjectedTokenFile, config.ServiceAccountTokenFile}
+		cfg.TokenSource = files.read
+		if token, podErr := files.read(); podErr != nil || token != "" {
+			return podErr // the token file may be the Pod's, and hold no local one
+		}
+	}
+	// Without a file there is no token yet; the server says what it wants.
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return nil
 	}
-	if err != nil {
-		return "", fmt.Errorf("read service account token: %w", err)
+	return err
+}
+
+// podTokens are the files in which a Pod may have a token.
+type podTokens []string
+
+// callersToken is what is sent to other machines: a token of Kubernetes or one of
+// `agentcube token create`. Any other may be the key to one machine.
+var callersToken = regexp.MustCompile(`^([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|act_[A-Za-z0-9_-]+)$`)
+
+// read returns the first token that there is, or "". It is asked for each request, as
+// Kubernetes replaces tokens before they expire.
+func (p podTokens) read() (string, error) {
+	for _, path := range p {
+		raw, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("read token of the Pod: %w", err)
+		}
+		if token := strings.TrimSpace(string(raw)); callersToken.MatchString(token) {
+			return token, nil
+		}
 	}
-	return strings.TrimSpace(string(raw)), nil
+	return "", nil
 }
 
 // templateName takes "name" or "namespace/name" apart.

@@ -35,7 +35,30 @@ import (
 type oddAgent struct{ fake.Copier }
 
 func agent(spec sandbox.Spec) map[uint16]http.Handler {
+	if spec.OwnServer {
+		return map[uint16]http.Handler{9000: ownServer()}
+	}
 	return map[uint16]http.Handler{sandbox.AgentPort: oddAgent{fake.NewAgent(spec)}}
+}
+
+// ownServer is an agent's: it counts what it is asked.
+func ownServer() http.Handler {
+	var asked int // by one request after the other
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		body, _ := io.ReadAll(r.Body)
+		if r.URL.Path == "/text" {
+			_, _ = io.WriteString(w, "just words")
+			return
+		}
+		if r.URL.Path == "/missing" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"asked": asked, "method": r.Method, "path": r.URL.RequestURI(), "body": string(body),
+			"type": r.Header.Get("Content-Type"), "key": r.Header.Get("X-Key"), "authorization": r.Header.Get("Authorization"),
+		})
+	})
 }
 
 func (a oddAgent) Copy(spec sandbox.Spec) http.Handler {
@@ -100,6 +123,10 @@ func servePlanes(env *testscript.Env) error {
 			Kind: api.KindCodeInterpreter, Namespace: "default", Name: "simple-codeinterpreter", Image: "python",
 			Workspace: "/workspace", AuthMode: template.AuthPicoD, IdleTimeout: time.Hour, MaxDuration: time.Hour,
 			Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 8080}},
+		}, template.Template{
+			Kind: api.KindAgentRuntime, Namespace: "default", Name: "my-agent", Image: "python",
+			AuthMode: template.AuthNone, IdleTimeout: time.Hour, MaxDuration: time.Hour,
+			Ports: []template.Port{{Path: "/", Protocol: "HTTP", Port: 9000}},
 		}),
 	})
 	rt = router.New(router.Config{

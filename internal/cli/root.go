@@ -98,7 +98,7 @@ func newRoot(a *app) *cobra.Command {
 		return nil
 	}
 	root.AddCommand(
-		newUp(a), newWorkloadManager(a), newRouter(a), newRun(a), newSession(a), newCheckpoint(a), newImage(a), newTemplate(a), newDoctor(a),
+		newUp(a), newWorkloadManager(a), newRouter(a), newRun(a), newInvoke(a), newSession(a), newCheckpoint(a), newImage(a), newTemplate(a), newDoctor(a),
 		newConfig(a), newToken(a), newAudit(a), newBench(a), newVersion(a), newExitCodes(), newProbeKVM(a),
 	)
 	return root

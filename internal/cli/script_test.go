@@ -35,7 +35,7 @@ func TestScript(t *testing.T) {
 			env.Setenv("XDG_STATE_HOME", "")
 			env.Setenv("AGENTCUBE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("AGENTCUBE_TEMPLATE_DIR", filepath.Join(env.WorkDir, "templates"))
-			if slices.Contains([]string{"script-completion", "script-exec", "script-given", "script-sleep", "script-tokens"}, filepath.Base(env.WorkDir)) {
+			if slices.Contains([]string{"script-completion", "script-exec", "script-given", "script-invoke", "script-sleep", "script-tokens"}, filepath.Base(env.WorkDir)) {
 				if err := servePlanes(env); err != nil {
 					return err
 				}

@@ -75,8 +75,14 @@ func (c *Config) ImageDir() string { return filepath.Join(c.DataDir, "images") }
 // SandboxDir holds what belongs to the sandboxes.
 func (c *Config) SandboxDir() string { return filepath.Join(c.DataDir, "sandboxes") }
 
-// ServiceAccountTokenFile is where Kubernetes puts a Pod's own token.
-const ServiceAccountTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+// Where Kubernetes puts the tokens of a Pod.
+const (
+	// ProjectedTokenFile is for a token that is good for AgentCube alone, where the Pod
+	// asks for one.
+	ProjectedTokenFile = "/var/run/secrets/agentcube/token"
+	// ServiceAccountTokenFile is in nearly every Pod.
+	ServiceAccountTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+)
 
 // Kubernetes is what the environment tells about a cluster.
 type Kubernetes struct {

@@ -87,7 +87,7 @@ func AsError(err error) *api.Error {
 		{session.ErrUnavailable, api.Errorf(http.StatusInternalServerError, api.CodeStoreFailed, "internal server error")},
 		{sandbox.ErrFull, Overloaded()},
 		{sandbox.ErrNoImage, api.Errorf(http.StatusInternalServerError, api.CodeImageNotFound, "the template's image was not found")},
-		{sandbox.ErrNoCommand, api.Errorf(http.StatusInternalServerError, api.CodeSandboxCreateFailed,
+		{sandbox.ErrNoCommand, api.Errorf(http.StatusUnprocessableEntity, api.CodeTemplateUnusable,
 			"the template names no command, and neither does its image").WithHint("write the command into the template")},
 		{sandbox.ErrPaused, api.Errorf(http.StatusConflict, api.CodeSessionPaused, "the session is paused")},
 		{sandbox.ErrNoSnapshot, api.Errorf(http.StatusNotFound, api.CodeCheckpointNotFound, "the checkpoint is gone")},

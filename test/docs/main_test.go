@@ -84,6 +84,14 @@ func (w *world) start() error {
 	if err := os.Symlink(w.bin, w.path("bin/agentcube")); err != nil {
 		return err
 	}
+	// The agent that pages talk to.
+	agent, err := os.ReadFile(filepath.Join(w.root, "sdk/python/examples/agent.yaml"))
+	if err == nil {
+		err = os.WriteFile(w.path("t/agent.yaml"), agent, 0o600)
+	}
+	if err != nil {
+		return err
+	}
 	// Files, not pipes: a sandbox may outlive a server that failed.
 	stdout, err := os.Create(w.path("out"))
 	if err != nil {

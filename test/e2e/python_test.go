@@ -21,6 +21,13 @@ func newDefaultServer(t *testing.T) *server {
 		t.Fatalf("%s is taken: these tests need it, because an SDK without settings connects there; stop what listens and run them again", defaultAddr)
 	}
 	s := stoppedServer(t, "--listen", defaultAddr)
+	agent, err := os.ReadFile(filepath.Join(env.root, "sdk", "python", "examples", "agent.yaml"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(s.path("t"), "agent.yaml"), agent, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.restart(t)
 	return s
 }

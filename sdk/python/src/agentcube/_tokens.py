@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import stat
 import threading
 from collections.abc import Mapping
@@ -25,7 +26,9 @@ logger = logging.getLogger("agentcube")
 
 _MAX_TOKEN_FILE = 64 * 1024
 _MAX_TOKEN_ANSWER = 1024 * 1024
-_LOCAL_PREFIX = "ac_"  # of the token that `agentcube up` makes, and of no other
+# Tokens of Kubernetes and of identity providers (JWTs), and those of `agentcube token create`. Any
+# other in a file may be the key to this machine.
+_OF_CALLERS = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+|act_[\w-]+", re.ASCII)
 _LIFE = 3600.0  # seconds that a token lives whose server does not say
 _EARLY = 30.0  # seconds before its end that a token is replaced
 
@@ -70,7 +73,7 @@ class BearerTokens:
         # every Pod, the local one only where AgentCube was started.
         if settings.token_file is not None and (endpoint.is_loopback or settings.is_named):
             token = self._read(settings.token_file, named=settings.is_named)
-            if token and (endpoint.is_loopback or not token.startswith(_LOCAL_PREFIX)):
+            if token and (endpoint.is_loopback or _OF_CALLERS.fullmatch(token)):
                 return token
         for path in settings.kubernetes_files:
             if token := self._read(path, named=True):
@@ -91,7 +94,7 @@ class BearerTokens:
         text = raw.decode("ascii", errors="replace").strip()
         token = check_token(text, f"content of token file {path}") if text else None
         # Kubernetes lets the group of the Pod read its tokens, and others may be meant to.
-        private = token is not None and (not named or token.startswith(_LOCAL_PREFIX))
+        private = token is not None and not (named and _OF_CALLERS.fullmatch(token))
         if private and os.name == "posix" and info.st_mode & 0o077:
             self._warn_once(
                 str(path),

@@ -88,6 +88,7 @@ def test_customizing(readme: str, server_url: str, tmp_path: Path) -> None:
         ("quickstart.py", "Pi is approximately 3.1416"),
         ("files.py", "mean,15.5,208.5"),
         ("manual_lifecycle.py", "Session started"),
+        ("agent.py", "{'answer': 'You said: Do you remember?', 'heard': 2}"),
     ],
 )
 def test_examples(example: str, expected: str, server_url: str, tmp_path: Path) -> None:

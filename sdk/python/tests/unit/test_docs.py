@@ -26,7 +26,7 @@ def _settings(peer: Peer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_there_are_blocks() -> None:
-    assert (len(ALL), len(BLOCKS)) == (12, 11)
+    assert (len(ALL), len(BLOCKS)) == (14, 13)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
@@ -42,7 +42,8 @@ def test_the_blocks_of_the_readme(number: int, peer: Peer, tmp_path: Path) -> No
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert peer.live == []
-    made = 1 + BLOCKS[number].count(".fork(3)") * 3 + BLOCKS[number].count("(checkpoint=")
+    made = "auth=" not in BLOCKS[number]  # there is no such provider
+    made += BLOCKS[number].count(".fork(3)") * 3 + BLOCKS[number].count("(checkpoint=")
     assert len(peer.state.sessions) == made
 
 
@@ -51,7 +52,7 @@ def test_the_settings_of_the_readme_are_those_of_the_client() -> None:
 
     from agentcube import CodeInterpreterClient  # noqa: PLC0415
 
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text().partition("## Settings")[2]
     for name, parameter in inspect.signature(CodeInterpreterClient).parameters.items():
         (row,) = (
             line for line in text.splitlines() if line.startswith("| ") and f"`{name}`" in line
@@ -62,6 +63,34 @@ def test_the_settings_of_the_readme_are_those_of_the_client() -> None:
                 if name.endswith("timeout")
                 else (str(parameter.default) in row)
             )
+
+
+def test_the_agents_arguments_of_the_readme_are_those_of_the_client() -> None:
+    import inspect  # noqa: PLC0415
+
+    from agentcube import AgentRuntimeClient, CodeInterpreterClient  # noqa: PLC0415
+
+    text = (ROOT / "README.md").read_text()
+    rows = text.partition("## Agents")[2].partition("## ")[0].splitlines()
+    others = inspect.signature(CodeInterpreterClient).parameters
+    for name, parameter in inspect.signature(AgentRuntimeClient).parameters.items():
+        row = [line for line in rows if line.startswith(f"| `{name}`")]
+        if not row:
+            assert parameter.default == others[name].default, name
+        elif parameter.default not in (None, parameter.empty):
+            assert f"{parameter.default}" in row[0]
+
+
+def test_the_agent(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples/agent.py"), run_name="__main__")
+    assert capsys.readouterr().out.splitlines() == [
+        "{'answer': 'You said: Hello', 'heard': 1}",
+        "{'answer': 'You said: Do you remember?', 'heard': 2}",
+        "three",
+        "little",
+        "words",
+    ]
+    assert peer.live == []
 
 
 def test_the_quick_start(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,12 +175,12 @@ def test_the_local_token_goes_through_no_proxy(
 ) -> None:
     token = tmp_path / "token"
     token.touch(0o600)
-    token.write_text("ac_local-token")
+    token.write_text("local-token")
     monkeypatch.setenv("AGENTCUBE_TOKEN_FILE", str(token))
     with Peer() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         with make_client():
-            assert peer.requests("POST")[0].bearer == "ac_local-token"
+            assert peer.requests("POST")[0].bearer == "local-token"
         assert proxy.state.seen == []
         proxy.answer("POST", "example", 401, {"error": "no"})
         with pytest.raises(APIStatusError):

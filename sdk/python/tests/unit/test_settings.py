@@ -209,9 +209,9 @@ def test_order_of_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     token_file(Path.home() / ".config/agentcube/token", "local\n")
     assert bearer(resolve().tokens) == "local"
     assert bearer(resolve().tokens, REMOTE) == "for-agentcube"
-    monkeypatch.setenv("AGENTCUBE_TOKEN_FILE", str(token_file(tmp_path / "named", "named")))
-    assert bearer(resolve().tokens) == "named"
-    assert bearer(resolve().tokens, REMOTE) == "named"
+    monkeypatch.setenv("AGENTCUBE_TOKEN_FILE", str(token_file(tmp_path / "named", "na.m-e.d_")))
+    assert bearer(resolve().tokens) == "na.m-e.d_"
+    assert bearer(resolve().tokens, REMOTE) == "na.m-e.d_"
     monkeypatch.setenv("AGENTCUBE_TOKEN", "second")
     assert bearer(resolve().tokens) == "second"
     monkeypatch.setenv("API_TOKEN", "first")
@@ -221,11 +221,21 @@ def test_order_of_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert bearer(resolve(auth_token="argument", auth=provider).tokens) == "provided"
 
 
-def test_a_named_file_with_the_local_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = token_file(tmp_path / "named", "ac_" + "x" * 43)
-    monkeypatch.setenv("AGENTCUBE_TOKEN_FILE", str(file))
-    assert bearer(resolve().tokens) == "ac_" + "x" * 43
-    assert bearer(resolve().tokens, REMOTE) is None
+@pytest.mark.parametrize(
+    ("token", "leaves"),
+    [
+        ("ac_" + "x" * 43, False),
+        ("chosen-by-the-operator.of-this-machine", False),
+        ("act_" + "x" * 43, True),
+        ("head.claims.signature", True),
+    ],
+)
+def test_which_tokens_of_a_named_file_leave_this_machine(
+    token: str, leaves: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AGENTCUBE_TOKEN_FILE", str(token_file(tmp_path / "named", token)))
+    assert bearer(resolve().tokens) == token
+    assert bearer(resolve().tokens, REMOTE) == (token if leaves else None)
 
 
 def test_the_local_token_stays_on_this_machine(tmp_path: Path) -> None:
