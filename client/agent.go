@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -59,6 +60,26 @@ func (a *Agent) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (a *Agent) send(r *http.Request, session string) (*http.Response, error) {
+	out, err := a.request(r, session)
+	if err != nil {
+		if r.Body != nil {
+			err = errors.Join(err, r.Body.Close())
+		}
+		return nil, fmt.Errorf("send to agent: %w", err)
+	}
+	transport := a.c.http.Transport
+	if transport == nil {
+		transport = http.DefaultTransport
+	}
+	resp, err := transport.RoundTrip(out)
+	if err != nil {
+		return nil, fmt.Errorf("send to agent: %w", transportError(r.Context(), a.c.router, err))
+	}
+	return resp, nil
+}
+
+// request is the caller's as the Router gets it.
+func (a *Agent) request(r *http.Request, session string) (*http.Request, error) {
 	inside := r.URL.EscapedPath()
 	if inside == "" {
 		inside = "/"
@@ -66,7 +87,7 @@ func (a *Agent) send(r *http.Request, session string) (*http.Response, error) {
 	target, err := url.Parse(a.c.router.String() + "/v1/namespaces/" + url.PathEscape(a.namespace) + "/agent-runtimes/" +
 		url.PathEscape(a.name) + "/invocations" + inside)
 	if err != nil {
-		return nil, fmt.Errorf("send to agent: %w", err)
+		return nil, err
 	}
 	target.RawQuery = r.URL.RawQuery
 	out := r.Clone(r.Context())
@@ -89,15 +110,7 @@ func (a *Agent) send(r *http.Request, session string) (*http.Response, error) {
 	if session != "" {
 		out.Header.Set(api.HeaderSessionID, session)
 	}
-	transport := a.c.http.Transport
-	if transport == nil {
-		transport = http.DefaultTransport
-	}
-	resp, err := transport.RoundTrip(out)
-	if err != nil {
-		return nil, fmt.Errorf("send to agent: %w", transportError(r.Context(), a.c.router, err))
-	}
-	return resp, nil
+	return out, nil
 }
 
 // ReadError reads the body of an answer with an error status, and returns AgentCube's

@@ -120,7 +120,11 @@ class Settings:
 
 
 class TokenProvider(Protocol):
-    """What can be the ``auth`` of a client: whatever gives tokens."""
+    """What can be the ``auth`` of a client: whatever gives tokens.
+
+    If it has a method ``invalidate(token)`` too, that is told of a token that was refused, before
+    the next one is asked for.
+    """
 
     def get_token(self) -> str:
         """The bearer token to send now."""
