@@ -14,11 +14,9 @@ import (
 
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/auth/kubeauth"
-	"github.com/volcano-sh/agentcube/internal/auth/oidc"
 	"github.com/volcano-sh/agentcube/internal/config"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/session/redis"
-	"github.com/volcano-sh/agentcube/internal/tlsfiles"
 )
 
 // Requests to the API server that one process may make a second, and at once: a burst
@@ -31,7 +29,7 @@ const (
 // clusterSettings are the settings that both parts in a cluster take as flags.
 func clusterSettings() []string {
 	return []string{
-		"listen", "allowNonLoopback", "allowedHosts", "logLevel", "logFormat",
+		"listen", "allowNonLoopback", "allowedHosts", "tlsCertFile", "tlsKeyFile", "tlsClientCaFile", "tlsClientNames", "logLevel", "logFormat",
 		"store", "redisUrl", "redisPasswordFile", "redisCaFile", "redisCertFile", "redisKeyFile", "redisPrefix", "redisTimeout",
 		"kubeconfig", "namespace", "kubeTokenAudiences", "kubeAccessReviews", "kubeCacheTime",
 		"oidcIssuer", "oidcAudience", "oidcRoleClaim", "oidcRequiredRole", "oidcAdminRole", "oidcCaFile", "maxConcurrentRequests", "maxConnections", "shutdownTimeout",
@@ -73,7 +71,10 @@ func (m *member) open(ctx context.Context) (func() error, error) {
 		Addr: m.cfg.Listen, Logger: m.log, DrainTimeout: m.cfg.ShutdownTimeout, MaxConnections: m.cfg.MaxConnections,
 		Handler: http.NotFoundHandler(),
 	}
-	if err := m.web.Listen(ctx); err != nil {
+	if m.web.TLS, err = serverTLS(ctx, m.cfg, m.log); err == nil {
+		err = m.web.Listen(ctx)
+	}
+	if err != nil {
 		return m.store.Close, err
 	}
 	return m.store.Close, nil
@@ -148,7 +149,7 @@ func (u undoing) all() (err error) {
 func (m *member) callers(ctx context.Context, tokens *auth.Tokens) (auth.Authenticator, auth.Authorizer, error) {
 	chain := auth.Chain{tokens}
 	if m.cfg.OIDCIssuer != "" {
-		provider, err := m.provider(ctx)
+		provider, err := openIDProvider(ctx, m.cfg, m.log)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -169,23 +170,4 @@ func (m *member) callers(ctx context.Context, tokens *auth.Tokens) (auth.Authent
 		return chain, auth.Everybody{}, nil
 	}
 	return chain, accounts, nil
-}
-
-// provider is the OpenID provider of the settings.
-func (m *member) provider(ctx context.Context) (*oidc.Provider, error) {
-	cfg := oidc.Config{
-		Issuer: m.cfg.OIDCIssuer, Audience: m.cfg.OIDCAudience, RoleClaim: m.cfg.OIDCRoleClaim,
-		RequiredRole: m.cfg.OIDCRequiredRole, AdminRole: m.cfg.OIDCAdminRole,
-	}
-	if m.cfg.OIDCCAFile != "" {
-		files, err := tlsfiles.New(tlsfiles.Config{CAFile: m.cfg.OIDCCAFile, Logger: m.log})
-		if err == nil {
-			err = files.Open(ctx)
-		}
-		if err != nil {
-			return nil, err
-		}
-		cfg.TLS = files.Client()
-	}
-	return oidc.New(cfg)
 }

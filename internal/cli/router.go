@@ -30,7 +30,10 @@ func newRouter(a *app) *cobra.Command {
 			return (&dataPlane{member: newMember(a)}).run(cmd.Context())
 		},
 	}
-	a.cfg.BindFlags(cmd.Flags(), append(clusterSettings(), "workloadManagerUrl", "routerKeyFile", "maxRequestsPerOwner")...)
+	a.cfg.BindFlags(cmd.Flags(), append(clusterSettings(),
+		"workloadManagerUrl", "workloadManagerCaFile", "workloadManagerName", "workloadManagerCertFile", "workloadManagerKeyFile",
+		"routerKeyFile", "maxRequestsPerOwner",
+	)...)
 	return cmd
 }
 
@@ -63,7 +66,11 @@ func (d *dataPlane) openRouter(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	makers, err := remote.New(remote.Config{URL: d.cfg.WorkloadManagerURL})
+	settings, err := managerTLS(ctx, d.cfg, d.log)
+	if err != nil {
+		return nil, err
+	}
+	makers, err := remote.New(remote.Config{URL: d.cfg.WorkloadManagerURL, Transport: remote.NewTransport(settings)})
 	if err != nil {
 		return nil, err
 	}

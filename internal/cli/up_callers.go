@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"time"
@@ -60,11 +61,18 @@ func openIDProvider(ctx context.Context, cfg *config.Config, log *slog.Logger) (
 
 // openTLS has the listener served with TLS, if there is a certificate.
 func (s *server) openTLS(ctx context.Context) (func() error, error) {
-	if s.cfg.TLSCertFile == "" {
+	var err error
+	s.web.TLS, err = serverTLS(ctx, s.cfg, s.log)
+	return nil, err
+}
+
+// serverTLS is what a listener is served with; nil when there is no certificate.
+func serverTLS(ctx context.Context, cfg *config.Config, log *slog.Logger) (*tls.Config, error) {
+	if cfg.TLSCertFile == "" {
 		return nil, nil
 	}
-	of := tlsfiles.Config{CertFile: s.cfg.TLSCertFile, KeyFile: s.cfg.TLSKeyFile, CAFile: s.cfg.TLSClientCAFile, Logger: s.log}
-	for _, name := range s.cfg.TLSClientNames {
+	of := tlsfiles.Config{CertFile: cfg.TLSCertFile, KeyFile: cfg.TLSKeyFile, CAFile: cfg.TLSClientCAFile, Logger: log}
+	for _, name := range cfg.TLSClientNames {
 		peer, err := tlsfiles.ParsePeer(name)
 		if err != nil {
 			return nil, err
@@ -78,6 +86,29 @@ func (s *server) openTLS(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.web.TLS, err = files.Server("h2", "http/1.1")
-	return nil, err
+	return files.Server("h2", "http/1.1")
+}
+
+// managerTLS is what the Router speaks to the Workload Manager with; nil when the
+// settings say nothing about it.
+func managerTLS(ctx context.Context, cfg *config.Config, log *slog.Logger) (*tls.Config, error) {
+	if cfg.WorkloadManagerCAFile == "" && cfg.WorkloadManagerCertFile == "" && cfg.WorkloadManagerName == "" {
+		return nil, nil
+	}
+	of := tlsfiles.Config{CertFile: cfg.WorkloadManagerCertFile, KeyFile: cfg.WorkloadManagerKeyFile, CAFile: cfg.WorkloadManagerCAFile, Logger: log}
+	if cfg.WorkloadManagerName != "" {
+		peer, err := tlsfiles.ParsePeer(cfg.WorkloadManagerName)
+		if err != nil {
+			return nil, err
+		}
+		of.Peers = []tlsfiles.Peer{peer}
+	}
+	files, err := tlsfiles.New(of)
+	if err == nil {
+		err = files.Open(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return files.Client(), nil
 }

@@ -30,8 +30,8 @@ import (
 
 const (
 	release     = "agentcube"
-	kubeImage   = "agentcube.test/agentcube:latest"
-	pythonImage = "agentcube.test/python:latest"
+	kubeImage   = "agentcube.test/agentcube:test"
+	pythonImage = "agentcube.test/python:test"
 	audience    = "agentcube"
 	patience    = 3 * time.Minute
 )
@@ -94,7 +94,7 @@ func (w *world) values() object {
 	part := object{"service": service, "hosts": []string{cluster.NodeIP}, "replicas": 2,
 		"resources": object{"requests": object{"cpu": "10m", "memory": "64Mi"}}}
 	return object{
-		"image":           object{"repository": "agentcube.test/agentcube", "tag": "latest"},
+		"image":           object{"repository": "agentcube.test/agentcube", "tag": "test"},
 		"sandbox":         object{"defaultImage": pythonImage},
 		"redis":           object{"addr": w.redis.addr, "password": w.redis.password},
 		"router":          part,
