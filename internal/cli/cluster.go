@@ -67,14 +67,15 @@ func (m *member) open(ctx context.Context) (func() error, error) {
 	if err := m.store.Open(ctx); err != nil {
 		return nil, err
 	}
+	served, err := servedTLS(ctx, m.cfg, m.log)
+	if err != nil {
+		return m.store.Close, err
+	}
 	m.web = &httpserve.Server{
-		Addr: m.cfg.Listen, Logger: m.log, DrainTimeout: m.cfg.ShutdownTimeout, MaxConnections: m.cfg.MaxConnections,
+		TLS: served, Addr: m.cfg.Listen, Logger: m.log, DrainTimeout: m.cfg.ShutdownTimeout, MaxConnections: m.cfg.MaxConnections,
 		Handler: http.NotFoundHandler(),
 	}
-	if m.web.TLS, err = serverTLS(ctx, m.cfg, m.log); err == nil {
-		err = m.web.Listen(ctx)
-	}
-	if err != nil {
+	if err := m.web.Listen(ctx); err != nil {
 		return m.store.Close, err
 	}
 	return m.store.Close, nil

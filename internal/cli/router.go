@@ -31,9 +31,7 @@ func newRouter(a *app) *cobra.Command {
 		},
 	}
 	a.cfg.BindFlags(cmd.Flags(), append(clusterSettings(),
-		"workloadManagerUrl", "workloadManagerCaFile", "workloadManagerName", "workloadManagerCertFile", "workloadManagerKeyFile",
-		"routerKeyFile", "maxRequestsPerOwner",
-	)...)
+		"workloadManagerUrl", "workloadManagerCaFile", "workloadManagerName", "workloadManagerCertFile", "workloadManagerKeyFile", "routerKeyFile", "maxRequestsPerOwner")...)
 	return cmd
 }
 
@@ -66,11 +64,11 @@ func (d *dataPlane) openRouter(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings, err := managerTLS(ctx, d.cfg, d.log)
+	secured, err := managerTLS(ctx, d.cfg, d.log)
 	if err != nil {
 		return nil, err
 	}
-	makers, err := remote.New(remote.Config{URL: d.cfg.WorkloadManagerURL, Transport: remote.NewTransport(settings)})
+	makers, err := remote.New(remote.Config{URL: d.cfg.WorkloadManagerURL, Transport: remote.NewTransport(secured)})
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,10 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 		s.checkMachine,
 		s.takeDataDir,
 		s.detachStdio,
-		s.openTLS,
+		func(ctx context.Context) (_ func() error, err error) {
+			s.web.TLS, err = servedTLS(ctx, s.cfg, s.log)
+			return nil, err
+		},
 		s.openStore,
 		s.openAudit,
 		func(ctx context.Context) (func() error, error) { return nil, s.openImages(ctx, archive) },

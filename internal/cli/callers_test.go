@@ -31,6 +31,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth/authtest"
 	"github.com/volcano-sh/agentcube/internal/config"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
+	"github.com/volcano-sh/agentcube/internal/remote"
 )
 
 // certificate makes one of localhost, which vouches for itself, and its key.
@@ -127,8 +128,44 @@ func TestUpKnowsOpenID(t *testing.T) {
 	}
 }
 
-// TestUpServesTLS: with a certificate in the settings, with clients' as well.
-func TestUpServesTLS(t *testing.T) {
+// serving serves with the TLS of the settings, and returns its address by a name.
+func serving(t *testing.T, settings ...string) (url string) {
+	t.Helper()
+	s, _ := configured(t, append(settings, "AGENTCUBE_LISTEN=127.0.0.1:0")...)
+	var err error
+	if s.web.TLS, err = servedTLS(t.Context(), s.cfg, s.log); err != nil {
+		t.Fatal(err)
+	}
+	s.web.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") })
+	if err := s.web.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.web.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s.url()
+}
+
+// get returns whether a server answers.
+func get(t *testing.T, url string, transport *http.Transport) error {
+	t.Helper()
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Get(url)
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	return err
+}
+
+// TestServedTLS: with a certificate in the settings, clients who trust it are served,
+// and where they need one, those whose it is.
+func TestServedTLS(t *testing.T) {
 	certFile, keyFile := certificate(t)
 	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
@@ -136,43 +173,57 @@ func TestUpServesTLS(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(cert.Leaf)
-	settings := []string{"AGENTCUBE_LISTEN=127.0.0.1:0", "AGENTCUBE_TLS_CERT_FILE=" + certFile, "AGENTCUBE_TLS_KEY_FILE=" + keyFile}
+	own := []string{"AGENTCUBE_TLS_CERT_FILE=" + certFile, "AGENTCUBE_TLS_KEY_FILE=" + keyFile}
 	clients := func(name string) []string {
-		return append(settings[:3:3], "AGENTCUBE_TLS_CLIENT_CA_FILE="+certFile, "AGENTCUBE_TLS_CLIENT_NAMES="+name)
+		return append(own[:2:2], "AGENTCUBE_TLS_CLIENT_CA_FILE="+certFile, "AGENTCUBE_TLS_CLIENT_NAMES="+name)
 	}
 	for name, test := range map[string]struct {
 		settings []string
 		shown    []tls.Certificate
 		ok       bool
 	}{
-		"without clients' certificates": {settings, nil, true},
+		"without clients' certificates": {own, nil, true},
 		"with a client's":               {clients("localhost"), []tls.Certificate{cert}, true},
 		"with another client's":         {clients("router"), []tls.Certificate{cert}, false},
 		"with none":                     {clients("localhost"), nil, false},
 	} {
-		s, _ := configured(t, test.settings...)
-		if undo, err := s.openTLS(t.Context()); undo != nil || err != nil {
-			t.Fatal(err)
-		}
-		s.web.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") })
-		if err := s.web.Listen(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- s.web.Run(ctx) }()
+		url := serving(t, test.settings...)
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: test.shown, MinVersion: tls.VersionTLS13}}
-		resp, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Get(s.url())
-		if (err == nil) != test.ok {
-			t.Errorf("%s: %s: %v", name, s.url(), err)
+		if err := get(t, url, transport); (err == nil) != test.ok || !strings.HasPrefix(url, "https://localhost:") {
+			t.Errorf("%s: %s: %v", name, url, err)
 		}
-		if err == nil {
-			_ = resp.Body.Close()
+	}
+}
+
+// TestManagerTLS: the Router shows the Workload Manager who it is, and wants to know
+// whom it speaks to, as the settings say.
+func TestManagerTLS(t *testing.T) {
+	certFile, keyFile := certificate(t)
+	url := serving(t, "AGENTCUBE_TLS_CERT_FILE="+certFile, "AGENTCUBE_TLS_KEY_FILE="+keyFile,
+		"AGENTCUBE_TLS_CLIENT_CA_FILE="+certFile, "AGENTCUBE_TLS_CLIENT_NAMES=localhost")
+	const manager = "AGENTCUBE_WORKLOAD_MANAGER_"
+	trust, shown := manager+"CA_FILE="+certFile, []string{manager + "CERT_FILE=" + certFile, manager + "KEY_FILE=" + keyFile}
+	for name, test := range map[string]struct {
+		settings []string
+		ok       bool
+	}{
+		"all that is needed":             {append(shown[:2:2], trust), true},
+		"and the Workload Manager named": {append(shown[:2:2], trust, manager+"NAME=localhost"), true},
+		"another one named":              {append(shown[:2:2], trust, manager+"NAME=other"), false},
+		"nothing shown":                  {[]string{trust}, false},
+		"its authority not known":        {shown, false},
+	} {
+		s, _ := configured(t, append(test.settings, manager+"URL="+url)...)
+		secured, err := managerTLS(t.Context(), s.cfg, s.log)
+		if err != nil {
+			t.Fatal(err)
 		}
-		transport.CloseIdleConnections()
-		stop()
-		if err := <-done; err != nil {
+		if err := get(t, url, remote.NewTransport(secured)); (err == nil) != test.ok {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	s, _ := configured(t)
+	if secured, err := managerTLS(t.Context(), s.cfg, s.log); secured != nil || err != nil {
+		t.Errorf("without settings: %v, %v", secured, err)
 	}
 }
