@@ -21,11 +21,14 @@ func (r resolver) resources(at string, in corev1.ResourceRequirements) sandbox.R
 					r.bad(where, "must be more than 0, is %s", q.String())
 				}
 			default:
+				if r.kubernetes {
+					continue // devices and the like
+				}
 				r.bad(where, "cannot be had on a single machine; there are cpu, memory and ephemeral-storage")
 			}
 		}
 	}
-	if len(in.Claims) > 0 {
+	if len(in.Claims) > 0 && !r.kubernetes {
 		r.bad(at+".claims", "needs Kubernetes")
 	}
 	amount := func(name corev1.ResourceName, byDefault int64) int64 {

@@ -23,6 +23,9 @@ type Settings struct {
 	AgentPullPolicy corev1.PullPolicy
 	// PullSecrets are those of AgentImage. They have to be in the namespaces of templates.
 	PullSecrets []corev1.LocalObjectReference
+	// Home is the namespace where AgentCube itself runs, with its keys: there a template
+	// can name nothing of the namespace, and no labels. "" means that no template is there.
+	Home string
 }
 
 // Extras are what a template says to Kubernetes alone. It is what Spec.Extras holds,
@@ -77,29 +80,36 @@ func NewBuilder(s Settings) (*Builder, error) {
 }
 
 // Build is the Pod of a sandbox, without what belongs to one session alone: see Own.
-// Its restart policy is Never. ErrBadTemplate when that
-// must not be.
+// Its restart policy is Never. ErrBadTemplate when a template asks for what no sandbox
+// may have.
 func (b *Builder) Build(spec sandbox.Spec) (corev1.PodTemplateSpec, error) {
 	x, err := extrasOf(spec)
 	if err != nil {
 		return corev1.PodTemplateSpec{}, err
 	}
+	if err := b.allowed(x); err != nil {
+		return corev1.PodTemplateSpec{}, err
+	}
 	pod := *x.Pod.DeepCopy()
 	c := &pod.Containers[0]
 	c.Image = cmp.Or(spec.Image, c.Image)
-	limit(c, spec.Resources)
-	if x.Agent {
-		addAgent(b.settings, &pod, spec)
-	} else if len(spec.Command)+len(spec.Args) > 0 {
-		c.Command, c.Args = spec.Command, spec.Args
+	c.Env = slices.Concat(c.Env, missing(c.Env, spec.Env))
+	for _, containers := range [][]corev1.Container{pod.InitContainers, pod.Containers} {
+		for i := range containers {
+			limit(&containers[i], spec.Resources)
+		}
 	}
-	if pod.Containers[0].Env == nil {
-		pod.Containers[0].Env = literals(spec.Env)
+	if x.Agent {
+		if err := addAgent(b.settings, &pod, spec); err != nil {
+			return corev1.PodTemplateSpec{}, err
+		}
+	} else if len(spec.Command)+len(spec.Args) > 0 {
+		c.Command, c.Args = slices.Clone(spec.Command), slices.Clone(spec.Args)
 	}
 	lockDown(&pod, spec.RunAsRoot)
 	pod.RestartPolicy = corev1.RestartPolicyNever
 	t := corev1.PodTemplateSpec{Spec: pod}
-	t.Labels, t.Annotations = labels(x), maps.Clone(x.Annotations)
+	t.Labels, t.Annotations = labels(x), foreign(x.Annotations)
 	if err := b.checkSecurity(t); err != nil {
 		return corev1.PodTemplateSpec{}, err
 	}
@@ -125,7 +135,7 @@ func extrasOf(spec sandbox.Spec) (Extras, error) {
 }
 
 func labels(x Extras) map[string]string {
-	out := maps.Clone(x.Labels)
+	out := foreign(x.Labels)
 	if out == nil {
 		out = map[string]string{}
 	}
@@ -139,19 +149,27 @@ func labels(x Extras) map[string]string {
 	return out
 }
 
-// addAgent makes PicoD the first process of the first container, whatever its image.
-func addAgent(s Settings, pod *corev1.PodSpec, spec sandbox.Spec) {
-	size := resource.NewQuantity(agentSizeLimit, resource.BinarySI)
+// addAgent makes PicoD the first process of the first container: an init container
+// copies it into a volume, so that any image will do.
+func addAgent(s Settings, pod *corev1.PodSpec, spec sandbox.Spec) error {
+	workspace := path.Clean(cmp.Or(spec.Workspace, "/workspace"))
+	if workspace == agentDir || strings.HasPrefix(workspace, agentDir+"/") {
+		return fmt.Errorf("%w: its workspace cannot be in %s", sandbox.ErrBadTemplate, agentDir)
+	}
+	yes := true
 	pod.Volumes = append(pod.Volumes, corev1.Volume{Name: agentVolume, VolumeSource: corev1.VolumeSource{
-		EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: size},
+		EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: resource.NewQuantity(agentSizeLimit, resource.BinarySI)},
 	}})
 	mount := corev1.VolumeMount{Name: agentVolume, MountPath: agentDir}
 	pod.InitContainers = append([]corev1.Container{{
 		Name: initContainer, Image: s.AgentImage, ImagePullPolicy: s.AgentPullPolicy,
 		Command: []string{"/picod", "install", agentPath}, VolumeMounts: []corev1.VolumeMount{mount},
 		Resources: corev1.ResourceRequirements{
-			Requests: quantities(10, 16<<20, 0), Limits: quantities(500, 128<<20, 0),
+			Requests: quantities(10, 16<<20, 0),
+			Limits:   quantities(pod.Containers[0].Resources.Limits.Cpu().MilliValue(), 128<<20, 0),
 		},
+		SecurityContext:          &corev1.SecurityContext{ReadOnlyRootFilesystem: &yes},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}}, pod.InitContainers...)
 	for _, secret := range s.PullSecrets {
 		if !slices.Contains(pod.ImagePullSecrets, secret) {
@@ -161,22 +179,23 @@ func addAgent(s Settings, pod *corev1.PodSpec, spec sandbox.Spec) {
 	mount.ReadOnly = true
 	c := &pod.Containers[0]
 	c.VolumeMounts = append(c.VolumeMounts, mount)
-	workspace := cmp.Or(spec.Workspace, "/workspace")
 	c.Command = []string{agentPath}
 	c.Args = []string{
-		"--port", fmt.Sprint(sandbox.AgentPort), "--workspace", workspace, "--cgroup-dir", "",
-		"--python-zygote", "--preload", strings.Join(spec.Preload, ","),
+		"--port", fmt.Sprint(sandbox.AgentPort), "--workspace", verbatim(workspace), "--cgroup-dir", "",
+		"--python-zygote", "--preload", verbatim(strings.Join(spec.Preload, ",")),
 	}
-	c.Env = slices.DeleteFunc(slices.Concat(c.Env, missing(c.Env, spec.Env)), func(e corev1.EnvVar) bool {
-		return strings.HasPrefix(e.Name, ownVariables)
-	})
+	c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool { return strings.HasPrefix(e.Name, ownVariables) })
 	c.Env = append(c.Env,
 		corev1.EnvVar{Name: ownVariables + "BOOTSTRAP_KEY", Value: spec.BootstrapKey},
 		corev1.EnvVar{Name: ownVariables + "SANDBOX_ID", ValueFrom: &corev1.EnvVarSource{
 			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.uid"},
 		}})
 	addWorkspace(pod, workspace, spec)
+	return nil
 }
+
+// verbatim keeps Kubernetes from reading $(NAME) in a text as the value of a variable.
+func verbatim(text string) string { return strings.ReplaceAll(text, "$", "$$") }
 
 // addWorkspace makes the working directory, and /tmp where nothing else can be
 // written, the user's.
@@ -204,7 +223,7 @@ func addWorkspace(pod *corev1.PodSpec, workspace string, spec sandbox.Spec) {
 func literals(env map[string]string) []corev1.EnvVar {
 	var out []corev1.EnvVar
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		out = append(out, corev1.EnvVar{Name: name, Value: env[name]})
+		out = append(out, corev1.EnvVar{Name: name, Value: verbatim(env[name])})
 	}
 	return out
 }
@@ -216,14 +235,24 @@ func missing(there []corev1.EnvVar, env map[string]string) []corev1.EnvVar {
 	})
 }
 
+// What bounds a sandbox whose spec does not say.
+const (
+	defaultMillis = 1000
+	defaultMemory = 1 << 30
+	defaultDisk   = 2 << 30
+)
+
 // limit bounds a container by the spec where its own resources do not. Where nothing
 // is said about requests, a part of the limits is asked for: most sandboxes stay far
 // below theirs.
 func limit(c *corev1.Container, r sandbox.Resources) {
-	limits := quantities(r.CPUMillis, r.MemoryBytes, r.DiskBytes)
-	for name, q := range c.Resources.Limits {
-		limits[name] = q
+	limits := quantities(cmp.Or(r.CPUMillis, defaultMillis), cmp.Or(r.MemoryBytes, defaultMemory), cmp.Or(r.DiskBytes, defaultDisk))
+	for name, asked := range c.Resources.Requests {
+		if q, bounded := limits[name]; bounded && q.Cmp(asked) < 0 {
+			limits[name] = asked
+		}
 	}
+	maps.Copy(limits, c.Resources.Limits)
 	c.Resources.Limits = limits
 	if len(c.Resources.Requests) > 0 {
 		return

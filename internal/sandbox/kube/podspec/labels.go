@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -55,6 +57,12 @@ const (
 	annotationEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 )
 
+// What is named like this is AgentCube's alone.
+const (
+	ownPrefix    = "agentcube.volcano.sh/"
+	formerPrefix = "runtime.agentcube.io/"
+)
+
 // sessionOfLabels is where the Workload Manager puts the session into Spec.Labels.
 const sessionOfLabels = "agentcube.volcano.sh/session-id"
 
@@ -77,6 +85,17 @@ func Own(id, podName string, labels map[string]string) (own, annotations map[str
 	return own, map[string]string{AnnotationLabels: string(text), annotationEvict: "false"}, nil
 }
 
+// foreign are the labels or annotations of a template that have no meaning here. With
+// one that has, a template could pass its Pods off as the sandboxes of others.
+func foreign(all map[string]string) map[string]string {
+	out := maps.Clone(all)
+	maps.DeleteFunc(out, func(name, _ string) bool {
+		return strings.HasPrefix(name, ownPrefix) || strings.HasPrefix(name, formerPrefix) ||
+			name == LabelManagedBy || name == LabelComponent || name == labelManager
+	})
+	return out
+}
+
 // Pool is the name of the pool whose Pods are made from a template: it tells
 // templates apart by their content.
 func Pool(t corev1.PodTemplateSpec) (string, error) {
@@ -85,7 +104,7 @@ func Pool(t corev1.PodTemplateSpec) (string, error) {
 		return "", fmt.Errorf("encode Pod template: %w", err)
 	}
 	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:8]), nil
+	return hex.EncodeToString(sum[:16]), nil
 }
 
 // labelValue makes a name fit for a label.

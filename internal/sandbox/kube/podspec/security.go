@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/pod-security-admission/api"
@@ -12,11 +13,10 @@ import (
 
 // lockDown takes from a Pod what its template did not ask for by name: the rights of
 // root, privileges, capabilities, system calls, and the token of a service account.
+// With asRoot the first container alone is root.
 func lockDown(pod *corev1.PodSpec, asRoot bool) {
 	no, yes := false, true
-	if pod.AutomountServiceAccountToken == nil {
-		pod.AutomountServiceAccountToken = &no
-	}
+	pod.AutomountServiceAccountToken = &no
 	pod.EnableServiceLinks = &no
 	stop := stopSeconds
 	if s := pod.TerminationGracePeriodSeconds; s != nil {
@@ -30,23 +30,30 @@ func lockDown(pod *corev1.PodSpec, asRoot bool) {
 	if sc.SeccompProfile == nil {
 		sc.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
 	}
-	user := UserID
-	if asRoot {
-		user = 0
-	} else if sc.RunAsNonRoot == nil {
-		sc.RunAsNonRoot = &yes
-	}
-	for _, id := range []**int64{&sc.RunAsUser, &sc.RunAsGroup, &sc.FSGroup} {
-		if *id == nil {
-			own := user
-			*id = &own
-		}
-	}
 	for i := range pod.InitContainers {
-		lockContainer(&pod.InitContainers[i], asRoot && pod.InitContainers[i].Name != initContainer)
+		lockContainer(&pod.InitContainers[i], false)
 	}
 	for i := range pod.Containers {
-		lockContainer(&pod.Containers[i], asRoot)
+		lockContainer(&pod.Containers[i], asRoot && i == 0)
+	}
+	if asRoot {
+		first := pod.Containers[0].SecurityContext
+		unsaid(&first.RunAsUser, sc.RunAsUser, 0)
+		unsaid(&first.RunAsGroup, sc.RunAsGroup, 0)
+		unsaid(&first.RunAsNonRoot, sc.RunAsNonRoot, false)
+	}
+	if sc.RunAsNonRoot == nil && (sc.RunAsUser == nil || *sc.RunAsUser != 0) {
+		sc.RunAsNonRoot = &yes
+	}
+	unsaid(&sc.RunAsUser, nil, UserID)
+	unsaid(&sc.RunAsGroup, nil, UserID)
+	unsaid(&sc.FSGroup, nil, UserID)
+}
+
+// unsaid sets what neither a container nor its Pod says.
+func unsaid[T any](of **T, ofPod *T, value T) {
+	if *of == nil && ofPod == nil {
+		*of = &value
 	}
 }
 
@@ -66,10 +73,13 @@ func lockContainer(c *corev1.Container, asRoot bool) {
 		sc.AllowPrivilegeEscalation = &no
 	}
 	if sc.Capabilities == nil {
-		sc.Capabilities = &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
+		sc.Capabilities = &corev1.Capabilities{}
 		if asRoot {
 			sc.Capabilities.Add = rootCapabilities()
 		}
+	}
+	if !slices.Contains(sc.Capabilities.Drop, "ALL") {
+		sc.Capabilities.Drop = []corev1.Capability{"ALL"} // those that were asked for by name stay
 	}
 }
 
