@@ -1,15 +1,20 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
@@ -31,12 +36,13 @@ func (d *Driver) awaitReady(ctx context.Context, made *corev1.Pod, spec sandbox.
 	defer done()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	began := time.Now()
+	began, seen := time.Now(), false
 	for {
 		p := d.find(spec.ID)
+		seen = seen || p != nil
 		switch {
-		case p == nil && d.lost(made):
-			return nil, fmt.Errorf("%w: its Pod was deleted while it started", sandbox.ErrNotRunning)
+		case p == nil && seen, p == nil && d.deleted(made):
+			return nil, errDeleted
 		case p == nil: // the watch is a moment behind
 		default:
 			if err := d.failure(p, time.Since(began)); err != nil {
@@ -49,20 +55,32 @@ func (d *Driver) awaitReady(ctx context.Context, made *corev1.Pod, spec sandbox.
 		select {
 		case <-news:
 		case <-tick.C:
+			if !seen && d.unmade(ctx, made) {
+				return nil, errDeleted
+			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// lost: a Pod that was made is being deleted by somebody.
-func (d *Driver) lost(made *corev1.Pod) bool {
+var errDeleted = fmt.Errorf("%w: its Pod was deleted while it started", sandbox.ErrNotRunning)
+
+// deleted: a Pod that was made is being deleted by somebody.
+func (d *Driver) deleted(made *corev1.Pod) bool {
 	o, there, err := d.pods.GetStore().GetByKey(made.Namespace + "/" + made.Name)
 	if err != nil || !there {
-		return false // not seen yet; or never, and then the context ends
+		return false // not seen yet
 	}
 	p := o.(*corev1.Pod)
 	return p.UID == made.UID && p.DeletionTimestamp != nil
+}
+
+// unmade: a Pod that was made and has not been seen for long is gone already. One that
+// no node has is gone as soon as it is deleted.
+func (d *Driver) unmade(ctx context.Context, made *corev1.Pod) bool {
+	p, err := d.cfg.Client.CoreV1().Pods(made.Namespace).Get(ctx, made.Name, metav1.GetOptions{})
+	return apierrors.IsNotFound(err) || err == nil && p.UID != made.UID
 }
 
 func running(p *corev1.Pod) bool {
@@ -79,10 +97,11 @@ func running(p *corev1.Pod) bool {
 
 // failure says why a Pod will not start, or nil while it may.
 func (d *Driver) failure(p *corev1.Pod, waited time.Duration) error {
+	all := slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
 	if e := exitOf(p); e != nil {
-		return fmt.Errorf("%w: its container ended at its start: %s", sandbox.ErrBadTemplate, e.Reason)
+		return atStart(p, e)
 	}
-	for _, c := range append(append([]corev1.ContainerStatus{}, p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...) {
+	for _, c := range all {
 		w := c.State.Waiting
 		if w == nil {
 			continue
@@ -106,6 +125,26 @@ func (d *Driver) failure(p *corev1.Pod, waited time.Duration) error {
 	return nil
 }
 
+// atStart says how a sandbox ended that never began.
+func atStart(p *corev1.Pod, e *sandbox.Exit) error {
+	if p.Status.Reason != "" {
+		kind := sandbox.ErrNotRunning
+		if strings.HasPrefix(p.Status.Reason, "OutOf") { // another Pod was there first
+			kind = sandbox.ErrFull
+		}
+		return fmt.Errorf("%w: %s", kind, e.Detail)
+	}
+	for _, c := range slices.Concat(p.Status.ContainerStatuses, p.Status.InitContainerStatuses) {
+		over := cmp.Or(c.State.Terminated, c.LastTerminationState.Terminated)
+		if over == nil || over.ExitCode == 0 && e.Reason == sandbox.ExitLost {
+			continue // an init container that has done its work
+		}
+		said := strings.Join(slices.DeleteFunc([]string{over.Reason, over.Message}, func(s string) bool { return s == "" }), ": ")
+		return fmt.Errorf("%w: container %s ended at its start with exit code %d: %s", sandbox.ErrBadTemplate, c.Name, over.ExitCode, said)
+	}
+	return fmt.Errorf("%w: it ended at its start", sandbox.ErrNotRunning)
+}
+
 // awaitAgent waits until PicoD answers, where it is the first process.
 func (d *Driver) awaitAgent(ctx context.Context, p *corev1.Pod, spec sandbox.Spec, news <-chan struct{}) error {
 	if !hasAgent(spec) {
@@ -117,7 +156,7 @@ func (d *Driver) awaitAgent(ctx context.Context, p *corev1.Pod, spec sandbox.Spe
 		}
 		now := d.find(spec.ID)
 		if now == nil {
-			return fmt.Errorf("%w: its Pod was deleted while it started", sandbox.ErrNotRunning)
+			return errDeleted
 		}
 		if err := d.failure(now, 0); err != nil {
 			return err

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -38,14 +39,11 @@ func (d *Driver) claim(ctx context.Context, namespace string, t corev1.PodTempla
 		switch {
 		case err == nil:
 			return taken, nil
-		case ctx.Err() != nil:
+		case !refused(err):
 			// It may have become the sandbox all the same.
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 			defer cancel()
-			if err := d.deletePod(undo, p); err != nil {
-				d.log.Error("Pod of a pool that may be taken was not deleted", "pod", namespace+"/"+p.Name, "error", err)
-			}
-			return nil, ctx.Err()
+			return nil, errors.Join(fmt.Errorf("take Pod from pool: %w", contextError(ctx, err)), d.deletePod(undo, p))
 		case apierrors.IsInvalid(err), apierrors.IsNotFound(err), apierrors.IsConflict(err):
 			d.log.Debug("somebody else took a Pod of a pool", "pod", namespace+"/"+p.Name)
 		default:

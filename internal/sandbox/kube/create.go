@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
@@ -35,6 +38,8 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 		return sandbox.Sandbox{}, sandbox.ErrUnsupported
 	case spec.Image == "" && spec.Extras == nil:
 		return sandbox.Sandbox{}, fmt.Errorf("%w: image is empty", sandbox.ErrInvalidSpec)
+	case d.cfg.Namespace != "" && d.namespaceOf(spec) != d.cfg.Namespace:
+		return sandbox.Sandbox{}, fmt.Errorf("%w: namespace %s is not looked at, only %s", sandbox.ErrInvalidSpec, d.namespaceOf(spec), d.cfg.Namespace)
 	}
 	if err := d.usable(ctx); err != nil {
 		return sandbox.Sandbox{}, err
@@ -56,9 +61,26 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 		defer cancel()
+		if ctx.Err() != nil {
+			err = d.explain(undo, p, err)
+		}
 		return sandbox.Sandbox{}, errors.Join(err, d.deletePod(undo, p))
 	}
 	return d.describe(ready), nil
+}
+
+// explain adds to why nobody waits for a Pod any longer the last warning of Kubernetes
+// about it: a volume that is not there, a handler that its node does not have.
+func (d *Driver) explain(ctx context.Context, p *corev1.Pod, err error) error {
+	about := fields.Set{"involvedObject.uid": string(p.UID), "type": corev1.EventTypeWarning}
+	list, failed := d.cfg.Client.CoreV1().Events(p.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: about.String(), Limit: 100,
+	})
+	if failed != nil || len(list.Items) == 0 {
+		return err
+	}
+	last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return a.LastTimestamp.Compare(b.LastTimestamp.Time) })
+	return fmt.Errorf("%w: Kubernetes says: %s: %s", err, last.Reason, last.Message)
 }
 
 // begin takes an id for one Create. Whoever ends it looks whether the sandbox has
@@ -131,7 +153,7 @@ func (d *Driver) start(ctx context.Context, namespace string, t corev1.PodTempla
 			if err := d.awaitEnd(ctx, namespace, spec.ID); err != nil {
 				return nil, err
 			}
-		case ctx.Err() != nil || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err):
+		case !refused(err):
 			// It may have been made all the same.
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 			defer cancel()
@@ -149,6 +171,17 @@ func contextError(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", cause, err)
 	}
 	return err
+}
+
+// refused: the API server has said no. After any other error, such as a connection
+// that broke, it may have done what it was asked for.
+func refused(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	code := status.Status().Code
+	return code >= 400 && code < 500 && code != http.StatusRequestTimeout
 }
 
 // refusal says what it means that the API server made no Pod.

@@ -131,31 +131,3 @@ func (d *Driver) deleteNamed(ctx context.Context, namespace, name string) error 
 	}
 	return d.deletePod(ctx, p)
 }
-
-// closeSandboxes makes the network policies of a namespace before its first sandbox,
-// and puts right those that others have changed.
-func (d *Driver) closeSandboxes(ctx context.Context, namespace string) error {
-	if d.cfg.Callers.Namespace == "" {
-		return nil
-	}
-	d.mu.Lock()
-	there := d.policies[namespace]
-	d.mu.Unlock()
-	if there {
-		return nil
-	}
-	for _, p := range podspec.Policies(namespace, d.cfg.Callers) {
-		client := d.cfg.Client.NetworkingV1().NetworkPolicies(namespace)
-		_, err := client.Create(ctx, &p, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) {
-			_, err = client.Update(ctx, &p, metav1.UpdateOptions{})
-		}
-		if err != nil {
-			return fmt.Errorf("make network policy %s: %w", p.Name, contextError(ctx, err))
-		}
-	}
-	d.mu.Lock()
-	d.policies[namespace] = true
-	d.mu.Unlock()
-	return nil
-}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
@@ -76,40 +77,51 @@ func isolationOf(class *nodev1.RuntimeClass) string {
 
 // exitOf says how the sandbox of a Pod ended, or nil while it has not.
 func exitOf(p *corev1.Pod) *sandbox.Exit {
-	e := &sandbox.Exit{ID: p.Labels[podspec.LabelSandbox], Reason: sandbox.ExitStopped, At: p.CreationTimestamp.UTC()}
+	e := &sandbox.Exit{ID: p.Labels[podspec.LabelSandbox], Reason: sandbox.ExitStopped, At: lastChange(p)}
+	if p.Status.Phase == corev1.PodFailed && p.Status.Reason != "" { // before its containers, which ended with it
+		e.Reason, e.Detail = sandbox.ExitLost, "Kubernetes ended its Pod: "+p.Status.Reason
+		if p.Status.Message != "" {
+			e.Detail += ": " + strings.TrimRight(p.Status.Message, ". \n")
+		}
+		return e
+	}
 	for _, c := range p.Status.ContainerStatuses {
 		over := c.State.Terminated
-		if over == nil && c.RestartCount > restartsBefore(p) {
+		again := over == nil && c.RestartCount > restartsBefore(p)
+		if again {
 			over = c.LastTerminationState.Terminated
+			e.Detail = "its container was started anew, without what it had in memory"
 		}
-		if over == nil && (c.RestartCount <= restartsBefore(p)) {
+		if over == nil && !again {
 			continue
 		}
-		if over != nil {
+		if over != nil && !over.FinishedAt.IsZero() {
 			e.At = over.FinishedAt.UTC()
 		}
 		if over != nil && over.Reason == "OOMKilled" {
-			e.Reason = sandbox.ExitOutOfMemory
-		}
-		if c.State.Terminated == nil {
-			e.Detail = "its container was started anew, without what it had in memory"
-			if e.Reason == sandbox.ExitOutOfMemory {
-				e.Detail = ""
-			}
+			e.Reason, e.Detail = sandbox.ExitOutOfMemory, ""
 		}
 		return e
 	}
 	switch p.Status.Phase {
 	case corev1.PodFailed:
 		e.Reason, e.Detail = sandbox.ExitLost, "Kubernetes ended its Pod"
-		if p.Status.Reason != "" {
-			e.Detail += ": " + p.Status.Reason
-		}
 		return e
 	case corev1.PodSucceeded:
 		return e
 	}
 	return nil
+}
+
+// lastChange is when the state of a Pod changed last.
+func lastChange(p *corev1.Pod) time.Time {
+	at := p.CreationTimestamp.UTC()
+	for _, c := range p.Status.Conditions {
+		if t := c.LastTransitionTime.UTC(); t.After(at) {
+			at = t
+		}
+	}
+	return at
 }
 
 // restartsBefore is how often the container of a Pod may have been restarted.

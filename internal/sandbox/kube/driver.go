@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
+	networkinginformers "k8s.io/client-go/informers/networking/v1"
 	"k8s.io/client-go/kubernetes"
+	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	nodelisters "k8s.io/client-go/listers/node/v1"
 	"k8s.io/client-go/tools/cache"
 
@@ -27,10 +30,10 @@ type Config struct {
 	Client kubernetes.Interface
 	// Namespace is the only one that is looked at; "" means all.
 	Namespace string
-	// Pods say what Pods look like.
+	// Pods say what Pods look like. Where they name no Home, it is the namespace of Callers.
 	Pods podspec.Settings
 	// Callers are let through to the sandboxes. Without a namespace no network policies
-	// are made, and it is for others to close sandboxes.
+	// are made, and it is for others to close sandboxes; with one, labels are required.
 	Callers podspec.Callers
 	// DefaultIsolation is that of Pods without a runtime class; "" means "runc".
 	DefaultIsolation string
@@ -53,15 +56,16 @@ type Driver struct {
 	factory []informers.SharedInformerFactory
 	pods    cache.SharedIndexInformer
 	classes nodelisters.RuntimeClassLister
+	// policies are those that there are; nil when others make them.
+	policies networkinglisters.NetworkPolicyLister
 
-	mu       sync.Mutex
-	open     bool
-	busy     map[string]chan struct{}   // ids that are being made; closed when that is over
-	news     map[string][]chan struct{} // who waits for news of a Pod, by namespace/name
-	taken    map[types.UID]bool         // Pods of pools that this driver has just taken, or tries to
-	gone     map[types.UID]bool         // Pods that this driver has deleted, until nobody sees them
-	told     map[types.UID]bool         // Pods whose exit was delivered
-	policies map[string]bool            // namespaces whose network policies are there
+	mu    sync.Mutex
+	open  bool
+	busy  map[string]chan struct{}   // ids that are being made; closed when that is over
+	news  map[string][]chan struct{} // who waits for news of a Pod, by namespace/name
+	taken map[types.UID]bool         // Pods of pools that this driver has just taken, or tries to
+	gone  map[types.UID]bool         // Pods that this driver has deleted, until nobody sees them
+	told  map[types.UID]bool         // Pods whose exit was delivered
 }
 
 var _ sandbox.Driver = (*Driver)(nil)
@@ -77,6 +81,10 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.PendingTimeout == 0 {
 		cfg.PendingTimeout = time.Minute
 	}
+	if cfg.Callers.Namespace != "" && len(cfg.Callers.Labels) == 0 {
+		return nil, errors.New("make kube driver: callers without labels would be every Pod of their namespace")
+	}
+	cfg.Pods.Home = cmp.Or(cfg.Pods.Home, cfg.Callers.Namespace)
 	builder, err := podspec.NewBuilder(cfg.Pods)
 	if err != nil {
 		return nil, err
@@ -85,7 +93,7 @@ func New(cfg Config) (*Driver, error) {
 	return &Driver{
 		cfg: cfg, log: cfg.Logger, builder: builder, exits: make(chan sandbox.Exit), life: life, end: end,
 		busy: map[string]chan struct{}{}, news: map[string][]chan struct{}{}, taken: map[types.UID]bool{},
-		gone: map[types.UID]bool{}, told: map[types.UID]bool{}, policies: map[string]bool{},
+		gone: map[types.UID]bool{}, told: map[types.UID]bool{},
 	}, nil
 }
 
@@ -125,6 +133,11 @@ func (d *Driver) Open(ctx context.Context) error {
 	d.classes = classes.Lister()
 	d.factory = []informers.SharedInformerFactory{factory, all}
 	known := []cache.InformerSynced{d.pods.HasSynced, classes.Informer().HasSynced}
+	if d.cfg.Callers.Namespace != "" {
+		policies := d.watchPolicies()
+		d.policies = policies.Lister()
+		known = append(known, policies.Informer().HasSynced)
+	}
 	d.mu.Lock()
 	d.open = true
 	d.mu.Unlock()
@@ -135,6 +148,14 @@ func (d *Driver) Open(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("open kube driver: wait for Pods: %w", ctx.Err()), d.Close())
 	}
 	return nil
+}
+
+// watchPolicies watches the network policies of AgentCube.
+func (d *Driver) watchPolicies() networkinginformers.NetworkPolicyInformer {
+	f := informers.NewSharedInformerFactoryWithOptions(d.cfg.Client, 0, informers.WithNamespace(d.cfg.Namespace),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = podspec.LabelManagedBy + "=" + podspec.ManagedBy }))
+	d.factory = append(d.factory, f)
+	return f.Networking().V1().NetworkPolicies()
 }
 
 // slim drops what nobody here looks at, so that many Pods take little memory.
@@ -233,7 +254,8 @@ func (d *Driver) Dial(ctx context.Context, id string, port uint16) (net.Conn, er
 	return conn, nil
 }
 
-// Exits implements sandbox.Driver.
+// Exits implements sandbox.Driver. Every driver delivers the exits of all sandboxes,
+// whoever made them: one that is there to reach sandboxes alone has to read them, too.
 func (d *Driver) Exits() <-chan sandbox.Exit { return d.exits }
 
 // Capabilities implements sandbox.Driver. What isolates a sandbox is its runtime

@@ -19,8 +19,21 @@ func (d *Driver) changed(p *corev1.Pod) {
 	d.mu.Lock()
 	delete(d.taken, p.UID)
 	d.mu.Unlock()
-	if e := exitOf(p); e != nil && d.there(p) {
+	switch e := exitOf(p); {
+	case p.DeletionTimestamp != nil: // a node that is away may never let it be gone
+		d.lost(p)
+	case e != nil && d.there(p):
 		d.exited(p, *e)
+	}
+}
+
+// lost delivers the exit of a sandbox whose Pod others delete.
+func (d *Driver) lost(p *corev1.Pod) {
+	d.mu.Lock()
+	ours := d.gone[p.UID]
+	d.mu.Unlock()
+	if !ours && p.Labels[podspec.LabelSandbox] != "" {
+		d.exited(p, sandbox.Exit{ID: p.Labels[podspec.LabelSandbox], Reason: sandbox.ExitLost, Detail: "its Pod was deleted", At: time.Now().UTC()})
 	}
 }
 
@@ -34,14 +47,7 @@ func (d *Driver) removed(o any) {
 		return
 	}
 	d.tell(p)
-	d.mu.Lock()
-	ours := d.gone[p.UID]
-	d.mu.Unlock()
-	if p.Labels[podspec.LabelSandbox] != "" && !ours {
-		d.exited(p, sandbox.Exit{
-			ID: p.Labels[podspec.LabelSandbox], Reason: sandbox.ExitLost, Detail: "its Pod was deleted", At: time.Now().UTC(),
-		})
-	}
+	d.lost(p)
 	d.mu.Lock()
 	delete(d.taken, p.UID)
 	delete(d.gone, p.UID)
