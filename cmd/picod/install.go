@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 )
 
 // install copies this program to a path, for a sandbox whose image does not have it:
-// whole or not at all.
+// whole or not at all, and executable for everybody.
 func install(path string) (err error) {
 	in, err := os.Open("/proc/self/exe")
 	if err != nil {
@@ -16,7 +17,11 @@ func install(path string) (err error) {
 	}
 	defer in.Close()
 	part := path + ".part"
-	out, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o555)
+	// An earlier attempt may have been killed; what it left cannot be written to.
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove earlier part: %w", err)
+	}
+	out, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o500)
 	if err != nil {
 		return fmt.Errorf("make program: %w", err)
 	}
@@ -26,7 +31,7 @@ func install(path string) (err error) {
 		}
 	}()
 	_, err = io.Copy(out, in)
-	if err := errors.Join(err, out.Close()); err != nil {
+	if err := errors.Join(err, out.Chmod(0o555), out.Close()); err != nil {
 		return fmt.Errorf("copy program: %w", err)
 	}
 	if err := os.Rename(part, path); err != nil {
