@@ -64,26 +64,6 @@ func Parse(file string, data []byte, defaultImage string) ([]Template, error) {
 	return templates, nil
 }
 
-// ParseResource reads one resource as an API server has it, in JSON, for use on
-// Kubernetes: what only that can provide is accepted, for others to put into the Pod,
-// and so is a command that is the image's. Env is empty, as Kubernetes gives it to the
-// container. Errors are Problems.
-func ParseResource(data []byte, defaultImage string) (Template, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil || len(doc.Content) == 0 {
-		return Template{}, Problems{{Text: "is not a resource"}}
-	}
-	t, problems := parseDocument("", doc.Content[0], resolver{defaultImage: defaultImage, kubernetes: true})
-	t.Origin = t.key().String()
-	if len(problems) == 0 {
-		return t, nil
-	}
-	for i := range problems { // the lines are nobody's
-		problems[i].File, problems[i].Line = t.Origin, 0
-	}
-	return t, Problems(problems)
-}
-
 var syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 func syntaxProblem(file string, err error) Problem {
