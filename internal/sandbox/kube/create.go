@@ -69,7 +69,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	return d.describe(ready), nil
 }
 
-// explain adds to why nobody waits for a Pod any longer the last warning of Kubernetes
+// explain adds to why nobody waits for a Pod any longer the last warnings of Kubernetes
 // about it: a volume that is not there, a handler that its node does not have.
 func (d *Driver) explain(ctx context.Context, p *corev1.Pod, err error) error {
 	about := fields.Set{"involvedObject.uid": string(p.UID), "type": corev1.EventTypeWarning}
@@ -79,8 +79,12 @@ func (d *Driver) explain(ctx context.Context, p *corev1.Pod, err error) error {
 	if failed != nil || len(list.Items) == 0 {
 		return err
 	}
-	last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return a.LastTimestamp.Compare(b.LastTimestamp.Time) })
-	return fmt.Errorf("%w: Kubernetes says: %s: %s", err, last.Reason, last.Message)
+	slices.SortStableFunc(list.Items, func(a, b corev1.Event) int { return b.LastTimestamp.Compare(a.LastTimestamp.Time) })
+	var said []string
+	for _, e := range list.Items[:min(len(list.Items), 3)] {
+		said = append(said, e.Reason+": "+e.Message)
+	}
+	return fmt.Errorf("%w: Kubernetes says: %s", err, strings.Join(said, "; "))
 }
 
 // begin takes an id for one Create. Whoever ends it looks whether the sandbox has

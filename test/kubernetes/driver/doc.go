@@ -1,3 +1,3 @@
-// Package driver runs the suite of all sandbox drivers on the one for Kubernetes, on a
-// node with real Pods: once with runc and once with gVisor.
+// Package driver tests the sandbox driver for Kubernetes on a node with real Pods: the
+// suite of all drivers and what is Kubernetes' own, with runc and with gVisor.
 package driver

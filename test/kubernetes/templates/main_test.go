@@ -66,7 +66,7 @@ func run(tests func() int) (code int, err error) {
 // define gives the API server the definitions of the custom resources, and waits until
 // it serves them.
 func define(ctx context.Context) error {
-	files, err := filepath.Glob("../../../deploy/crds/*.yaml")
+	files, err := filepath.Glob("../../../deploy/chart/crds/*.yaml")
 	if err != nil || len(files) == 0 {
 		return fmt.Errorf("there are %d definitions, %w", len(files), err)
 	}
