@@ -22,22 +22,22 @@ import (
 
 const (
 	// Between two questions to a PicoD that does not answer yet.
-	firstProbePause, longestProbePause = 5 * time.Millisecond, 200 * time.Millisecond
+	firstProbePause, longestProbePause = 5 * time.Millisecond, 100 * time.Millisecond
 	// probeTimeout bounds one such question.
-	probeTimeout = 2 * time.Second
+	probeTimeout = time.Second
 	// pullPatience is how long an image may fail to be pulled: some failures pass.
 	pullPatience = 10 * time.Second
 )
 
-// awaitReady waits until the sandbox of a Pod can be used. PicoD is asked itself: that
-// is known before kubelet has probed it and told the API server.
+// awaitReady waits until the sandbox of a Pod can be used. PicoD is asked itself, as
+// soon as there is an address: it answers before kubelet has looked at its container
+// and told the API server.
 func (d *Driver) awaitReady(ctx context.Context, made *corev1.Pod, spec sandbox.Spec) (*corev1.Pod, error) {
 	news, done := d.listen(made.Namespace, made.Name)
 	defer done()
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	began, seen := time.Now(), false
+	began, seen, probed := time.Now(), false, firstProbePause
 	for {
+		pause := time.Second
 		p := d.find(spec.ID)
 		seen = seen || p != nil
 		switch {
@@ -48,13 +48,24 @@ func (d *Driver) awaitReady(ctx context.Context, made *corev1.Pod, spec sandbox.
 			if err := d.failure(p, time.Since(began)); err != nil {
 				return nil, err
 			}
-			if p.Status.PodIP != "" && running(p) {
-				return p, d.awaitAgent(ctx, p, spec, news)
+			if p.Status.PodIP == "" {
+				break
 			}
+			if !hasAgent(spec) {
+				if running(p) {
+					return p, nil
+				}
+				break
+			}
+			if probe(ctx, p.Status.PodIP) == nil {
+				return p, nil
+			}
+			pause, probed = probed, min(2*probed, longestProbePause)
 		}
 		select {
 		case <-news:
-		case <-tick.C:
+			probed = firstProbePause
+		case <-time.After(pause):
 			if !seen && d.unmade(ctx, made) {
 				return nil, errDeleted
 			}
@@ -145,31 +156,7 @@ func atStart(p *corev1.Pod, e *sandbox.Exit) error {
 	return fmt.Errorf("%w: it ended at its start", sandbox.ErrNotRunning)
 }
 
-// awaitAgent waits until PicoD answers, where it is the first process.
-func (d *Driver) awaitAgent(ctx context.Context, p *corev1.Pod, spec sandbox.Spec, news <-chan struct{}) error {
-	if !hasAgent(spec) {
-		return nil
-	}
-	for pause := firstProbePause; ; pause = min(2*pause, longestProbePause) {
-		if probe(ctx, p.Status.PodIP) == nil {
-			return nil
-		}
-		now := d.find(spec.ID)
-		if now == nil {
-			return errDeleted
-		}
-		if err := d.failure(now, 0); err != nil {
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-news:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
+// hasAgent: PicoD is the first process.
 func hasAgent(spec sandbox.Spec) bool {
 	if x, ok := spec.Extras.(*podspec.Extras); ok && x != nil {
 		return x.Agent

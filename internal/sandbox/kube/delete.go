@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -93,7 +94,7 @@ func (d *Driver) deletePod(ctx context.Context, p *corev1.Pod) error {
 	defer timer.Stop()
 	for {
 		o, there, err := d.pods.GetStore().GetByKey(p.Namespace + "/" + p.Name)
-		if err != nil || !there || o.(*corev1.Pod).UID != p.UID {
+		if err != nil || !there || o.(*corev1.Pod).UID != p.UID || over(o.(*corev1.Pod)) {
 			return nil
 		}
 		select {
@@ -105,6 +106,12 @@ func (d *Driver) deletePod(ctx context.Context, p *corev1.Pod) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// over: all processes of a Pod have ended.
+func over(p *corev1.Pod) bool {
+	all := slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+	return len(p.Status.ContainerStatuses) > 0 && !slices.ContainsFunc(all, func(c corev1.ContainerStatus) bool { return c.State.Terminated == nil })
 }
 
 // forget drops what is known of a Pod that nobody will be told of any more. One that
