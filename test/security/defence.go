@@ -26,10 +26,14 @@ const (
 	Client Attacker = "client"
 	// Image is an image or an archive that somebody imports.
 	Image Attacker = "hostile image"
+	// Writer may write templates in a namespace of Kubernetes, and make no Pods there.
+	Writer Attacker = "writer of templates"
 )
 
 // Attackers are all of them.
-func Attackers() []Attacker { return []Attacker{Router, Neighbour, Inside, Page, Client, Image} }
+func Attackers() []Attacker {
+	return []Attacker{Router, Neighbour, Inside, Page, Client, Image, Writer}
+}
 
 // Test is a test by name.
 type Test struct {
@@ -81,7 +85,7 @@ type Defence struct {
 // Defences are all of them.
 func Defences() []Defence {
 	return slices.Concat(requests(), forms(), hellos(), firstKey(), forwarding(), owners(), copies(), tokens(), browsers(), bounds(),
-		files(), processes(), machine(), images(), goClient(), pythonSDK(), records())
+		files(), processes(), machine(), images(), pods(), goClient(), pythonSDK(), records())
 }
 
 // Attacks are tests of the whole program, with real sandboxes, which are run as they

@@ -69,7 +69,7 @@ func tokens() []Defence {
 		{"token-not-logged", Neighbour, "reads tokens in the log", "internal/manager/http_tokens.go",
 			`m.log.Info("token created", "token", rec.Name,`, `m.log.Info("token created", "token", token,`, inManager("TestTokensAreNowhere")},
 		{"token-file-private", Neighbour, "reads the token of another user of the machine", "internal/auth/file.go",
-			`if mode := info.Mode().Perm(); mode&0o077 != 0 {`, `if mode := info.Mode().Perm(); mode&0o077 != 0 && false {`, inAuth("TestReadTokenFileRefuses")},
+			`if mode := info.Mode().Perm(); mode&forbidden != 0 {`, `if mode := info.Mode().Perm(); mode&forbidden != 0 && false {`, inAuth("TestReadTokenFileRefuses")},
 		{"local-token", Client, "guesses at the local token", "internal/auth/local.go",
 			`if subtle.ConstantTimeCompare(got[:], l.digest[:]) != 1 {`, `if subtle.ConstantTimeCompare(got[:], l.digest[:]) > 1 {`, inAuth("TestLocal")},
 	}
