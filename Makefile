@@ -166,7 +166,7 @@ test-kubernetes: kubernetes-binaries image image-agentcube venv $(HELM) ## tests
 	@AGENTCUBE_KUBERNETES=$(CURDIR)/$(KUBERNETES) AGENTCUBE_HELM=$(CURDIR)/$(HELM) AGENTCUBE_CHART=$(CURDIR)/deploy/chart \
 	 AGENTCUBE_KUBE_IMAGE=$(CURDIR)/$(KUBEIMAGE) AGENTCUBE_IMAGE=$(CURDIR)/$(IMAGE) AGENTCUBE_PICOD=$(CURDIR)/$(PICOD) \
 	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK=$(CURDIR)/sdk/python/src AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
-	 $(GO) test -p 1 -count 1 -timeout 20m $(KUBERNETES_FLAGS) ./test/kubernetes/...
+	 $(GO) test -p 1 -parallel 4 -count 1 -timeout 20m $(KUBERNETES_FLAGS) ./test/kubernetes/...
 
 .PHONY: kubernetes
 kubernetes: kubernetes-binaries ## run a shell with a Kubernetes of one node, for as long as the shell runs
