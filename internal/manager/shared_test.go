@@ -33,7 +33,7 @@ func newSharedWorld(t *testing.T) *world {
 // set changes the settings of the managers that are started next.
 func (w *world) set(change func(*manager.Config)) {
 	w.config = func(cfg *manager.Config) {
-		cfg.Shared, cfg.KeepSessions, cfg.SettleInterval = true, false, 2*time.Millisecond
+		cfg.Shared, cfg.KeepSessions, cfg.SettleInterval = true, false, 20*time.Millisecond
 		change(cfg)
 	}
 }
