@@ -77,5 +77,9 @@ func (d *dataPlane) openRouter(ctx context.Context) (func() error, error) {
 		SigningKey: signing, Logger: d.log, MaxConcurrent: d.cfg.MaxConcurrentRequests, MaxPerOwner: d.cfg.MaxRequestsPerOwner,
 		MaxRecordAge: recordAge,
 	})
-	return func() error { d.router.Close(); return nil }, nil
+	return func() error {
+		d.router.Close()
+		makers.Close()
+		return nil
+	}, nil
 }
