@@ -220,7 +220,7 @@ func forged(token string) string {
 }
 
 func code(err error) api.Code {
-	if e, ok := errors.AsType[*api.Error](err); ok {
+	if e, ok := errors.AsType[*client.APIError](err); ok {
 		return e.Code
 	}
 	return ""
