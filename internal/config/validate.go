@@ -174,7 +174,8 @@ var foreign = []string{"AGENTCUBE_CONFIG", "AGENTCUBE_NAMESPACE", "AGENTCUBE_API
 // Warnings are sentences about what is allowed but may not be meant.
 func (c *Config) Warnings() []string {
 	var out []string
-	if host, problem := splitListen(c.Listen); problem == "" && !loopback(host) {
+	// In a cluster it is others that are meant to reach it.
+	if host, problem := splitListen(c.Listen); problem == "" && !loopback(host) && !c.Kubernetes().InCluster {
 		warning := fmt.Sprintf("listening on %s, which other machines can reach: whoever has the token can run code on this machine", c.Listen)
 		if c.TLSCertFile == "" {
 			warning += ", and requests travel unencrypted"

@@ -89,21 +89,22 @@ func (m *Manager) watchExits(ctx context.Context) {
 }
 
 func (m *Manager) sandboxExited(ctx context.Context, exit sandbox.Exit) {
-	m.log.Warn("sandbox exited", "sandbox", exit.ID, "reason", string(exit.Reason), "detail", exit.Detail)
 	id, ok := strings.CutPrefix(exit.ID, sandboxPrefix)
 	if !ok {
 		m.remove(exit.ID, nil)
 		return
 	}
-	if m.madeElsewhere(ctx, id) {
-		return // who makes it sees that too, and tells its client why
+	if m.caredFor(ctx, id) {
+		return
 	}
+	m.log.Warn("sandbox exited", "sandbox", exit.ID, "reason", string(exit.Reason), "detail", exit.Detail)
 	fate, reason := exitFate(exit)
 	m.remove(exit.ID, &ending{id: id, fate: fate, reason: reason})
 }
 
-// madeElsewhere reports whether another server may be making a session.
-func (m *Manager) madeElsewhere(ctx context.Context, id string) bool {
+// caredFor reports whether another server sees to a sandbox that has ended: the one that
+// is making its session, and tells its client why, or the one that has ended it.
+func (m *Manager) caredFor(ctx context.Context, id string) bool {
 	if m.shared == nil {
 		return false
 	}
@@ -114,7 +115,7 @@ func (m *Manager) madeElsewhere(ctx context.Context, id string) bool {
 		return false
 	}
 	rec, err := m.cfg.Store.Get(ctx, id)
-	return err == nil && rec.State == api.StatePending && m.beingMade(rec, m.clock.Now())
+	return err == nil && (rec.Ended() || rec.State == api.StatePending && m.beingMade(rec, m.clock.Now()))
 }
 
 // exitFate is the fate of a session whose sandbox ended, and the reason: the
