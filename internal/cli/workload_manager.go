@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/kubetemplate"
 	"github.com/volcano-sh/agentcube/internal/manager"
+	"github.com/volcano-sh/agentcube/internal/operator"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
 )
@@ -46,6 +48,7 @@ type workloadManager struct {
 	driver    *kube.Driver
 	templates *kubetemplate.Source
 	manager   *manager.Manager
+	operator  *operator.Operator
 }
 
 func (w *workloadManager) run(ctx context.Context) (err error) {
@@ -58,7 +61,7 @@ func (w *workloadManager) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return w.serve(ctx, w.manager, loop{"watch sessions", w.manager.Run})
+	return w.serve(ctx, w.manager, loop{"watch sessions", w.manager.Run}, loop{"look after templates", w.operator.Run})
 }
 
 func (w *workloadManager) openTemplates(ctx context.Context) (func() error, error) {
@@ -112,6 +115,9 @@ func (w *workloadManager) openManager(ctx context.Context) (func() error, error)
 	if err != nil {
 		return nil, err
 	}
+	if w.operator, err = w.newOperator(&bootstrap.PublicKey); err != nil {
+		return nil, err
+	}
 	tokens := auth.NewTokens(w.store, nil)
 	callers, rights, err := w.callers(ctx, tokens)
 	if err != nil {
@@ -130,6 +136,19 @@ func (w *workloadManager) openManager(ctx context.Context) (func() error, error)
 		return w.manager.Close(ctx)
 	}
 	return undo, w.manager.Open(ctx)
+}
+
+// newOperator makes what keeps pools and statuses, for one of all replicas to do.
+func (w *workloadManager) newOperator(bootstrap *rsa.PublicKey) (*operator.Operator, error) {
+	text, err := auth.PublicKeyPEM(bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	return operator.New(operator.Config{
+		REST: w.rest, Namespace: w.cfg.Cluster.WatchNamespace, DefaultImage: w.cfg.DefaultImage, BootstrapPEM: text,
+		Pods: w.pods(), Callers: w.mayCall(), DefaultIsolation: w.cfg.Cluster.DefaultIsolation,
+		LeaderElection: true, LeaseNamespace: w.cfg.Cluster.Namespace, Logger: w.log,
+	}), nil
 }
 
 // parallelPods is how many Pods may be in the making at once: their starts load other

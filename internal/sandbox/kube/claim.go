@@ -32,7 +32,7 @@ func (d *Driver) claim(ctx context.Context, namespace string, t corev1.PodTempla
 	rand.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
 	for _, o := range found {
 		p := o.(*corev1.Pod)
-		if !ready(p) || !d.there(p) || !d.reserve(p.UID) {
+		if !podspec.Ready(p) || !d.there(p) || !d.reserve(p.UID) {
 			continue
 		}
 		taken, err := d.relabel(ctx, p, pool, spec)
@@ -70,19 +70,6 @@ func (d *Driver) release(uid types.UID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.taken, uid)
-}
-
-// ready: the Pod waits, fit to be used.
-func ready(p *corev1.Pod) bool {
-	if p.Status.Phase != corev1.PodRunning || p.Status.PodIP == "" {
-		return false
-	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 // operation is one of a JSON patch (RFC 6902).

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	nodev1 "k8s.io/api/node/v1"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
@@ -43,7 +42,7 @@ func (d *Driver) IsolationOf(spec sandbox.Spec) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: runtime class %q: %w", sandbox.ErrBadTemplate, *x.Pod.RuntimeClassName, err)
 	}
-	return isolationOf(class), nil
+	return podspec.IsolationOf(class), nil
 }
 
 func (d *Driver) isolation(class *string) string {
@@ -54,25 +53,7 @@ func (d *Driver) isolation(class *string) string {
 	if err != nil {
 		return "none" // nobody says what it was
 	}
-	return isolationOf(c)
-}
-
-// isolationOf goes by what the cluster's administrator says, or else by the usual
-// names of handlers. What is not known is not taken for isolation.
-func isolationOf(class *nodev1.RuntimeClass) string {
-	switch said := class.Annotations[podspec.AnnotationIsolation]; said {
-	case "none", "runc", "gvisor", "kata":
-		return said
-	}
-	switch handler := strings.ToLower(class.Handler); {
-	case handler == "runsc" || handler == "gvisor" || strings.HasPrefix(handler, "runsc-"):
-		return "gvisor"
-	case handler == "kata" || strings.HasPrefix(handler, "kata-"):
-		return "kata"
-	case handler == "runc" || handler == "crun" || handler == "youki":
-		return "runc"
-	}
-	return "none"
+	return podspec.IsolationOf(c)
 }
 
 // exitOf says how the sandbox of a Pod ended, or nil while it has not.

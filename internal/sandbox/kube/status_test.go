@@ -132,13 +132,13 @@ func TestIsolation(t *testing.T) {
 		"runsc": "gvisor", "gvisor": "gvisor", "runsc-kvm": "gvisor", "kata": "kata", "kata-qemu": "kata", "runc": "runc", "crun": "runc",
 		"runscx": "none", "katana": "none", "wasm": "none", "": "none",
 	} {
-		if got := isolationOf(&nodev1.RuntimeClass{Handler: handler}); got != want {
+		if got := podspec.IsolationOf(&nodev1.RuntimeClass{Handler: handler}); got != want {
 			t.Errorf("handler %q isolates by %q, want %q", handler, got, want)
 		}
 	}
 	for said, want := range map[string]string{"kata": "kata", "none": "none", "strong": "gvisor", "": "gvisor"} {
 		class := &nodev1.RuntimeClass{Handler: "runsc", ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{podspec.AnnotationIsolation: said}}}
-		if got := isolationOf(class); got != want {
+		if got := podspec.IsolationOf(class); got != want {
 			t.Errorf("a class that says %q isolates by %q, want %q", said, got, want)
 		}
 	}

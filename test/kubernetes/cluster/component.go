@@ -22,23 +22,37 @@ type component struct {
 // start starts a program from the folder of binaries, which Stop ends, not ctx. It
 // is killed when this process ends, and its output goes to a file of its name.
 func (c *Cluster) start(ctx context.Context, name string, args ...string) error {
-	p := &component{name: name, log: filepath.Join(c.logs, name+".log"), done: make(chan struct{})}
-	out, err := os.Create(p.log)
-	if err != nil {
+	if err := os.WriteFile(c.logOf(name), nil, 0o644); err != nil {
 		return fmt.Errorf("make log: %w", err)
+	}
+	p, err := c.run(ctx, name, args...)
+	if err != nil {
+		return err
+	}
+	c.components = append(c.components, p)
+	return nil
+}
+
+func (c *Cluster) logOf(name string) string { return filepath.Join(c.logs, name+".log") }
+
+// run starts a program, whose log goes on where it was.
+func (c *Cluster) run(ctx context.Context, name string, args ...string) (*component, error) {
+	p := &component{name: name, log: c.logOf(name), done: make(chan struct{})}
+	out, err := os.OpenFile(p.log, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer out.Close()
 	p.cmd = c.command(context.WithoutCancel(ctx), name, args...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	if err := p.cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() {
 		_ = p.cmd.Wait() // how it ended is in what it said
 		close(p.done)
 	}()
-	c.components = append(c.components, p)
-	return nil
+	return p, nil
 }
 
 // command is a call of one of the binaries. It finds the others, and knows nothing

@@ -143,8 +143,8 @@ func labels(x Extras) map[string]string {
 	out[LabelNetwork] = cmp.Or(x.Network, "none")
 	out[labelManager] = "agentcube-workload-manager"
 	if x.Name != "" {
-		out[LabelTemplate], out[labelWorkload] = labelValue(x.Name), labelValue(x.Name)
-		out[LabelKind] = x.Kind
+		maps.Copy(out, MadeFrom(x.Kind, x.Name))
+		out[labelWorkload] = labelValue(x.Name)
 	}
 	return out
 }

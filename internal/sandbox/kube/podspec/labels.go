@@ -71,6 +71,11 @@ func Selector() map[string]string {
 	return map[string]string{LabelManagedBy: ManagedBy, LabelComponent: Component}
 }
 
+// MadeFrom are the labels that say which resource a Pod is made from.
+func MadeFrom(kind, name string) map[string]string {
+	return map[string]string{LabelKind: kind, LabelTemplate: labelValue(name)}
+}
+
 // Own are the labels and annotations that make a Pod, named podName, the sandbox with
 // this id. labels are Spec.Labels.
 func Own(id, podName string, labels map[string]string) (own, annotations map[string]string, err error) {
