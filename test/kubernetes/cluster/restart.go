@@ -56,3 +56,19 @@ func (c *Cluster) component(name string) *component {
 	}
 	return c.components[i]
 }
+
+// RestartKubelet kills the kubelet and starts it again. Pods run on.
+func (c *Cluster) RestartKubelet(ctx context.Context) error {
+	if err := c.restart(ctx, "kubelet"); err != nil {
+		return err
+	}
+	return c.wait(ctx, "the node", func() (bool, error) { return c.nodeReady(ctx) })
+}
+
+// RestartAPIServer kills the API server, and starts it again.
+func (c *Cluster) RestartAPIServer(ctx context.Context) error {
+	if err := c.StopAPIServer(); err != nil {
+		return err
+	}
+	return c.StartAPIServer(ctx)
+}

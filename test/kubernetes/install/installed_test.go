@@ -33,6 +33,8 @@ func TestInstalled(t *testing.T) {
 	t.Run("Owners", func(t *testing.T) { w.owners(t, token) })
 	t.Run("GVisor", func(t *testing.T) { w.gvisor(t, token) })
 	t.Run("IdleAndExpiry", func(t *testing.T) { w.ends(t, token) })
+	t.Run("Faults", func(t *testing.T) { w.faults(t, token) })
+	t.Run("Figures", func(t *testing.T) { w.figures(t, token) })
 	t.Run("NothingLeft", func(t *testing.T) {
 		await(t, "no sandboxes", func() (bool, error) {
 			left := w.sandboxes(t)

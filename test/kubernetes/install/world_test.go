@@ -240,17 +240,21 @@ func (w *world) tell(t *testing.T) {
 }
 
 // redisServer is a Redis on the node, outside of the cluster.
-type redisServer struct{ addr, password, dir string }
+type redisServer struct {
+	addr, password, dir string
+	kill                func()
+}
 
 // startRedis starts Debian's server, which the package redis-tools has by another name.
 func startRedis(t *testing.T) *redisServer {
 	t.Helper()
 	s := &redisServer{addr: net.JoinHostPort(cluster.NodeIP, "6399"), password: "secret of a test", dir: t.TempDir()}
 	s.start(t)
+	t.Cleanup(func() { s.kill() })
 	return s
 }
 
-func (s *redisServer) start(t *testing.T) (kill func()) {
+func (s *redisServer) start(t *testing.T) {
 	t.Helper()
 	path, err := exec.LookPath("redis-check-rdb")
 	if err != nil {
@@ -268,16 +272,15 @@ func (s *redisServer) start(t *testing.T) (kill func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill = func() {
+	s.kill = func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	t.Cleanup(kill)
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("tcp", s.addr)
 		if err == nil {
 			_ = conn.Close()
-			return kill
+			return
 		}
 		if time.Now().After(end) {
 			t.Fatalf("start Redis: %v\n%s", err, out.String())
