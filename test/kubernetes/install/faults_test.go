@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -59,7 +60,7 @@ func (w *world) burst(t *testing.T, c *client.Client, sessions, together int, mi
 				if begun.Add(1) == int64(sessions/2) {
 					once.Do(middle)
 				}
-				if err := w.useOne(t, c, fmt.Sprintf("burst-%s-%d", t.Name()[len(t.Name())-5:], n), &repeated); err != nil {
+				if err := w.useOne(t, c, rand.Text(), &repeated); err != nil {
 					t.Errorf("session %d: %v", n, err)
 				}
 			}
