@@ -141,7 +141,8 @@ type Config struct {
 	// APIToken is what the client shows instead of the content of TokenFile.
 	APIToken string
 
-	Cluster
+	// Cluster are the settings of the parts that run in one.
+	Cluster Cluster
 
 	// NoColor is set by NO_COLOR and by TERM=dumb.
 	NoColor bool
