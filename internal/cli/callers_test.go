@@ -103,26 +103,26 @@ func TestUpKnowsOpenID(t *testing.T) {
 		"AGENTCUBE_OIDC_ISSUER=" + issuer, "AGENTCUBE_OIDC_AUDIENCE=cube", "AGENTCUBE_OIDC_ROLE_CLAIM=groups",
 		"AGENTCUBE_OIDC_REQUIRED_ROLE=users", "AGENTCUBE_OIDC_ADMIN_ROLE=admins", "AGENTCUBE_OIDC_CA_FILE=" + certFile,
 	}
-	ask := func(token string, settings ...string) (auth.Principal, error, string) {
-		s, logged := configured(t, settings...)
+	ask := func(token string, settings ...string) (who auth.Principal, logged string, err error) {
+		s, log := configured(t, settings...)
 		known, err := s.callers(t.Context(), "secret", auth.NewTokens(&authtest.TokenStore{}, nil))
 		if err != nil {
 			t.Fatal(err)
 		}
-		who, err := known.Authenticate((&http.Request{Header: http.Header{"Authorization": {"Bearer " + token}}}).WithContext(t.Context()))
-		return who, err, logged.String()
+		who, err = known.Authenticate((&http.Request{Header: http.Header{"Authorization": {"Bearer " + token}}}).WithContext(t.Context()))
+		return who, log.String(), err
 	}
-	if who, err, _ := ask(token, settings...); err != nil || who != (auth.Principal{Name: "oidc:jane", Scopes: auth.AllScopes}) {
+	if who, _, err := ask(token, settings...); err != nil || who != (auth.Principal{Name: "oidc:jane", Scopes: auth.AllScopes}) {
 		t.Errorf("%+v, %v", who, err)
 	}
-	if who, err, _ := ask("secret", settings...); err != nil || who.Name != auth.LocalName {
+	if who, _, err := ask("secret", settings...); err != nil || who.Name != auth.LocalName {
 		t.Errorf("the local token: %+v, %v", who, err)
 	}
-	if who, err, _ := ask(token); err == nil {
+	if who, _, err := ask(token); err == nil {
 		t.Errorf("without a provider in the settings: %+v", who)
 	}
 	provider.Close()
-	_, err, logged := ask(token, settings...)
+	_, logged, err := ask(token, settings...)
 	if e, ok := errors.AsType[*api.Error](err); !ok || e.Status != http.StatusServiceUnavailable || !strings.Contains(logged, "OpenID provider not reached") {
 		t.Errorf("without the provider: %v, and it is logged: %s", err, logged)
 	}

@@ -75,10 +75,9 @@ func (c claims) checkKind(kind string) error {
 // path or, without, the value at the end of it. It is a list, or one role. Of the claim
 // scope it is words, as OAuth has it.
 func (c claims) roles(path string) []string {
-	text, literal := c[path]
-	if !literal {
-		at, found := c, true
-		names := strings.Split(path, ".")
+	text, found := c[path]
+	if !found {
+		at, names := c, strings.Split(path, ".")
 		for _, name := range names[:len(names)-1] {
 			var inner claims
 			if err := json.Unmarshal(at[name], &inner); err != nil {

@@ -173,7 +173,7 @@ func (s *signature) VerifySignature(ctx context.Context, token string) ([]byte, 
 	for _, a := range algorithms() {
 		allowed = append(allowed, jose.SignatureAlgorithm(a))
 	}
-	signed, err := jose.ParseSigned(token, allowed)
+	signed, err := jose.ParseSignedCompact(token, allowed)
 	if err != nil {
 		return nil, err
 	}
