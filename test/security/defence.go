@@ -84,8 +84,8 @@ type Defence struct {
 
 // Defences are all of them.
 func Defences() []Defence {
-	return slices.Concat(requests(), forms(), hellos(), firstKey(), forwarding(), owners(), copies(), tokens(), browsers(), bounds(),
-		files(), processes(), machine(), images(), pods(), goClient(), pythonSDK(), records())
+	return slices.Concat(requests(), forms(), hellos(), firstKey(), forwarding(), owners(), copies(), tokens(), rights(), openID(), certificates(),
+		browsers(), bounds(), files(), processes(), machine(), images(), pods(), goClient(), pythonSDK(), records())
 }
 
 // Attacks are tests of the whole program, with real sandboxes, which are run as they

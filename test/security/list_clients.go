@@ -29,7 +29,7 @@ func goClient() []Defence {
 		{"go-redirects", Router, "redirects a request to another server", "client/client.go",
 			`if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {`, `if false {`, inClient("TestRedirectToAnotherServerIsRefused")},
 		{"go-local-token", Router, "is sent the key to this machine", "client/client.go",
-			`if c.local != "" && isLoopback(u.Hostname()) {`, `if c.local != "" {`, inClient("TestLocalTokenStaysOnThisMachine")},
+			`case c.local != "" && isLoopback(u.Hostname()):`, `case c.local != "" && u != nil:`, inClient("TestLocalTokenStaysOnThisMachine")},
 		{"go-signs-body", Router, "swaps the body of a request", "client/sign.go",
 			`claims["body_sha256"] = hex.EncodeToString(sum[:])`, `claims["b"] = hex.EncodeToString(sum[:])`, inClient("TestKeyBoundSessionSignsEveryRequest")},
 		{"go-signs-target", Router, "sends a request to another path", "client/sign.go",

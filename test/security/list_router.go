@@ -21,7 +21,7 @@ func forwarding() []Defence {
 		{"router-administrator", Neighbour, "uses another's managed session, being an administrator", routing,
 			`case !who.Owns(rec.Owner):`, `case false:`, inAPI("TestNoScopesUseMore")},
 		{"router-scope-use", Neighbour, "runs code with a token that may only create", routing,
-			"return who.Need(auth.ScopeUse)\n\t})\n\treturn err", "return nil\n\t})\n\treturn err", inAPI("TestNoScopesUseMore")},
+			"w.Header().Set(api.HeaderSessionID, rec.ID)\n\t\tif err := who.Need(auth.ScopeUse); err != nil {", "w.Header().Set(api.HeaderSessionID, rec.ID)\n\t\tif false {\n\t\t\tvar err error", inAPI("TestNoScopesUseMore")},
 		{"router-scope-create", Neighbour, "has sessions made with a token that may only use", routing,
 			`if err := who.Need(auth.ScopeCreate); err != nil {`, `if err := who.Need(auth.ScopeCreate); err != nil && false {`, inAPI("TestNoScopesUseMore")},
 		{"router-key", Client, "wakes a session that is bound to another's key", routing,
