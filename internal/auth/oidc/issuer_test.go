@@ -66,12 +66,18 @@ func (s signer) public() any {
 // sign makes a token; header is what its header says beside alg and kid.
 func (s signer) sign(t *testing.T, claims map[string]any, header map[jose.HeaderKey]any) string {
 	t.Helper()
-	opts := &jose.SignerOptions{ExtraHeaders: header}
-	made, err := jose.NewSigner(jose.SigningKey{Algorithm: s.alg, Key: jose.JSONWebKey{Key: s.private, KeyID: s.id}}, opts)
+	payload, err := json.Marshal(claims)
 	if err != nil {
 		t.Fatal(err)
 	}
-	payload, err := json.Marshal(claims)
+	return s.signText(t, payload, header)
+}
+
+// signText is sign for claims as they are written.
+func (s signer) signText(t *testing.T, payload []byte, header map[jose.HeaderKey]any) string {
+	t.Helper()
+	opts := &jose.SignerOptions{ExtraHeaders: header}
+	made, err := jose.NewSigner(jose.SigningKey{Algorithm: s.alg, Key: jose.JSONWebKey{Key: s.private, KeyID: s.id}}, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
