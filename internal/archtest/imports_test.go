@@ -180,6 +180,7 @@ func TestOnlyImportedBy(t *testing.T) {
 		{"modernc.org/sqlite", []string{"internal/session/sqlite"}},
 		{"github.com/valkey-io/valkey-go", []string{"internal/session/redis"}},
 		{"github.com/spf13/cobra", []string{"internal/cli"}},
+		{"github.com/coreos/go-oidc", []string{"internal/auth/oidc"}},
 		{"github.com/google/go-containerregistry", []string{"internal/image", "images"}},
 	}
 	pkgs := load(t)
