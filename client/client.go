@@ -133,9 +133,21 @@ func (c *Client) Close() {
 // ManagerURL is the address of the control plane, for messages.
 func (c *Client) ManagerURL() string { return c.manager.String() }
 
+// unacknowledged is how long a server may say nothing of what was sent to it, or take
+// nothing more, until it counts as gone: longer than a session needs to wake. One that
+// is only waited for is known to be gone sooner, by the probes of newDialer.
+const unacknowledged = time.Minute
+
+func newDialer() *net.Dialer {
+	return &net.Dialer{
+		Timeout: 5 * time.Second, Control: giveUp,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}
+}
+
 func newTransport() *http.Transport {
 	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:           newDialer().DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
 		MaxIdleConns:          256,
 		MaxIdleConnsPerHost:   64,

@@ -55,12 +55,17 @@ type Config struct {
 	Timeout time.Duration
 }
 
+// alive has a Workload Manager that is gone without a word noticed within half a minute.
+func alive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3}
+}
+
 // NewTransport makes connections that are kept for a while. settings say with whom and
 // as whom https:// URLs are spoken to; nil means those that the machine trusts, as
 // nobody.
 func NewTransport(settings *tls.Config) *http.Transport {
 	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAliveConfig: alive()}).DialContext,
 		TLSClientConfig:        settings,
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxIdleConnsPerHost:    64,

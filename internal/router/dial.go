@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -45,7 +46,8 @@ func (ByAddress) Dial(ctx context.Context, rec session.Session, port uint16) (ne
 	if err != nil {
 		return nil, fmt.Errorf("dial sandbox %s: %w", rec.SandboxID, err)
 	}
-	var d net.Dialer
+	// A node that is gone without a word is noticed within half a minute.
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3}}
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), strconv.Itoa(int(port))))
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):

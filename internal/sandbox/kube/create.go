@@ -191,6 +191,10 @@ func refused(err error) bool {
 // refusal says what it means that the API server made no Pod.
 func refusal(err error) error {
 	switch {
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot create resource"):
+		// It is not the template's fault: our own rights are missing, or the API server
+		// has just started and does not know them yet.
+		return fmt.Errorf("make Pod: %w", err)
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
 		return fmt.Errorf("make Pod: %w: %w", sandbox.ErrFull, err)
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsNotFound(err):

@@ -333,7 +333,7 @@ def _dial(host: str, port: int, timeout: float | None) -> socket.socket:
             sock.settimeout(timeout)
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            _notice_silence(sock)
         except OSError as error:
             sock.close()
             failure = error
@@ -343,6 +343,22 @@ def _dial(host: str, port: int, timeout: float | None) -> socket.socket:
         else:
             return sock
     raise failure
+
+
+def _notice_silence(sock: socket.socket) -> None:
+    # A server that is gone without a word is noticed, where the system lets one say so:
+    # after some 20 seconds while it is waited for, and after a minute, longer than a
+    # session needs to wake, while something is on its way to it.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 5),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 60_000),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _stream(connection: http.client.HTTPConnection, body: Iterable[bytes]) -> None:
