@@ -8,8 +8,6 @@ import (
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
@@ -18,16 +16,10 @@ import (
 // TestLeavesNothing: of a driver and its sandboxes nothing is left, in the cluster or
 // in the process, whether somebody reads its exits or not.
 func TestLeavesNothing(t *testing.T) {
-	ns := newNamespace(t, nil)
+	ns := newNamespace(t, nil) // by a connection to the API server that stays
 	none := goleak.IgnoreCurrent()
-	config := rest.CopyConfig(node.config)
-	config.Dial = nil
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
 	d, err := kube.New(kube.Config{
-		Client: client, Namespace: ns, Pods: podSettings(), Callers: podspec.Callers{Namespace: "n", Labels: map[string]string{"a": "b"}},
+		Client: node.client, Namespace: ns, Pods: podSettings(), Callers: podspec.Callers{Namespace: "n", Labels: map[string]string{"a": "b"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +55,6 @@ func TestLeavesNothing(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Errorf("a second Close: %v", err)
 	}
-	client.CoreV1().RESTClient().(*rest.RESTClient).Client.CloseIdleConnections()
 	goleak.VerifyNone(t, none)
 }
 

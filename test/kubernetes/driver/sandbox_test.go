@@ -162,9 +162,13 @@ func awaitExit(t *testing.T, d *kube.Driver, id string) sandbox.Exit {
 	return sandbox.Exit{}
 }
 
-// exec runs a command in the Pod of a sandbox, beside PicoD.
+// exec runs a command in the Pod of a sandbox, beside PicoD, once kubelet has seen that
+// its container runs: the sandbox can be used before.
 func exec(ctx context.Context, namespace, id string, command ...string) (string, error) {
 	p, err := findPod(ctx, namespace, id)
+	for ; err == nil && !running(p.Status.ContainerStatuses); p, err = findPod(ctx, namespace, id) {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err != nil {
 		return "", err
 	}
