@@ -80,7 +80,7 @@ func (w *workloadManager) openTemplates(ctx context.Context) (func() error, erro
 
 // pods are what the Pods of this installation have in common.
 func (w *workloadManager) pods() podspec.Settings {
-	return podspec.Settings{AgentImage: w.cfg.Cluster.AgentImage, AgentPullPolicy: corev1.PullPolicy(w.cfg.Cluster.AgentImagePullPolicy)}
+	return podspec.Settings{Home: w.cfg.Cluster.Namespace, AgentImage: w.cfg.Cluster.AgentImage, AgentPullPolicy: corev1.PullPolicy(w.cfg.Cluster.AgentImagePullPolicy)}
 }
 
 // mayCall are the Pods that reach sandboxes, as the chart labels them.

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,9 +33,9 @@ type Config struct {
 
 	// DefaultImage, BootstrapPEM, Pods, Callers and DefaultIsolation are those of
 	// whoever makes sandboxes: Pods that are not made exactly as that would are not
-	// taken by it. BootstrapPEM is the public key that a PicoD is locked to its
-	// session's by. Without Callers.Namespace no network policies are made. "" for
-	// DefaultIsolation means "runc".
+	// taken by it. BootstrapPEM is the public key, in PEM, of who may hand a PicoD its
+	// session's. Where Pods name no Home, it is the namespace of Callers; without one no
+	// network policies are made. "" for DefaultIsolation means "runc".
 	DefaultImage     string
 	BootstrapPEM     string
 	Pods             podspec.Settings
@@ -71,12 +72,9 @@ func New(cfg Config) *Operator {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	if cfg.DefaultIsolation == "" {
-		cfg.DefaultIsolation = "runc"
-	}
-	if cfg.Patience == 0 {
-		cfg.Patience = 2 * time.Minute
-	}
+	cfg.DefaultIsolation = cmp.Or(cfg.DefaultIsolation, "runc")
+	cfg.Patience = cmp.Or(cfg.Patience, 2*time.Minute)
+	cfg.Pods.Home = cmp.Or(cfg.Pods.Home, cfg.Callers.Namespace)
 	return &Operator{cfg: cfg, log: cfg.Logger, failure: errNotRunning}
 }
 
@@ -114,6 +112,8 @@ func (o *Operator) Run(ctx context.Context) error {
 		return errors.New("run operator: Config.REST is missing")
 	case o.cfg.LeaderElection && o.cfg.LeaseNamespace == "":
 		return errors.New("run operator: Config.LeaseNamespace is missing")
+	case o.cfg.Callers.Namespace != "" && len(o.cfg.Callers.Labels) == 0:
+		return errors.New("run operator: Config.Callers has no labels: every Pod of its namespace could call sandboxes")
 	}
 	builder, err := podspec.NewBuilder(o.cfg.Pods)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/volcano-sh/agentcube/internal/operator"
+	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
 )
 
 // What works is tested against a real API server, in test/kubernetes/operator.
@@ -20,6 +21,7 @@ func TestConfig(t *testing.T) {
 	for name, cfg := range map[string]operator.Config{
 		"no cluster":            {},
 		"no namespace of lease": {REST: &rest.Config{}, LeaderElection: true},
+		"anybody calls":         {REST: &rest.Config{}, Callers: podspec.Callers{Namespace: "agentcube"}},
 	} {
 		if err := operator.New(cfg).Run(t.Context()); err == nil {
 			t.Errorf("%s: it has run", name)

@@ -20,7 +20,7 @@ import (
 
 // namePrefix is how much of a CodeInterpreter's name those of its ReplicaSets begin
 // with, so that the names of Pods have all of a ReplicaSet's.
-const namePrefix = 40
+const namePrefix = 24
 
 // kept is the state of a pool.
 type kept struct {

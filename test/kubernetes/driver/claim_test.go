@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -29,10 +28,8 @@ func makePool(t *testing.T, namespace string, spec sandbox.Spec, size int32) str
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod.Labels[podspec.LabelPool] = pool
-	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "pool"}, Spec: appsv1.ReplicaSetSpec{
-		Replicas: &size, Template: pod, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{podspec.LabelPool: pool}},
+		Replicas: &size, Template: podspec.Waiting(pod, pool), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{podspec.LabelPool: pool}},
 	}}
 	if _, err := node.client.AppsV1().ReplicaSets(namespace).Create(t.Context(), set, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)

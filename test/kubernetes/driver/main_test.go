@@ -74,6 +74,9 @@ func run(tests func() int) (code int, err error) {
 	if node.client, err = kubernetes.NewForConfig(node.config); err != nil {
 		return 1, err
 	}
+	if err := c.Define(ctx, "../../../deploy/chart/crds"); err != nil {
+		return 1, err
+	}
 	dir, err := os.MkdirTemp("", "driver-")
 	if err != nil {
 		return 1, err

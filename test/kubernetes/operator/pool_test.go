@@ -246,7 +246,7 @@ func TestLongName(t *testing.T) {
 	s := newSpace(t)
 	s.kubelet(isPod)
 	s.operate()
-	for _, name := range []string{strings.Repeat("a", 253), strings.Repeat("b", 39) + ".b", strings.Repeat("c", 63)} {
+	for _, name := range []string{strings.Repeat("a", 253), strings.Repeat("b", 23) + ".b", strings.Repeat("c", 63)} {
 		ci := s.interpreter(name, 1)
 		s.status(ci, func(st v1alpha1.CodeInterpreterStatus) bool { return isReady(st) && hasPool(st, 1, 1, 0) })
 	}
