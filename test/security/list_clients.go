@@ -68,7 +68,7 @@ func pythonSDK() []Defence {
 			`raise TypeError("a session key cannot be pickled")`, `return "SessionKey"`, inSDKKeys("test_keys_are_not_copied_by_accident")},
 		{"sdk-key-not-quoted", Client, "reads a malformed key in an exception", pyAuth,
 			`problem = "private_key is not the PEM text of a private key"`, `problem = f"private_key is not the PEM text of a private key: {pem!r}"`, inSDKKeys("test_a_malformed_key_is_not_quoted")},
-		{"sdk-local-token", Router, "is sent the key to this machine", pyAuth,
-			`if endpoint.is_loopback and self._settings.local_file is not None:`, `if self._settings.local_file is not None:`, inSDKSettings("test_the_local_token_stays_on_this_machine")},
+		{"sdk-local-token", Router, "is sent the key to this machine", "sdk/python/src/agentcube/_tokens.py",
+			"if token and (endpoint.is_loopback or _OF_CALLERS.fullmatch(token)):", "if token:", inSDKSettings("test_which_tokens_of_a_named_file_leave_this_machine")},
 	}
 }
