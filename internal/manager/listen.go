@@ -14,10 +14,12 @@ import (
 	"github.com/volcano-sh/agentcube/internal/session"
 )
 
-// Pauses between two attempts to reach a server.
 const (
+	// Pauses between two attempts to reach a server.
 	firstKnock = 5 * time.Millisecond
 	lastKnock  = 250 * time.Millisecond
+	// knockTimeout bounds one of them: on a network it may get no answer at all.
+	knockTimeout = 2 * time.Second
 )
 
 // awaitServer waits until a new sandbox in which PicoD does not serve takes
@@ -39,7 +41,7 @@ func (m *Manager) awaitServer(ctx context.Context, p plan) error {
 			return ctx.Err()
 		case timed.Err() != nil:
 			return notListening(http.StatusGatewayTimeout, "the template's server did not listen on port %d within %v", port, limit).
-				WithHint("it has to listen on 0.0.0.0 or 127.0.0.1, at the port that the template names; " +
+				WithHint("it has to listen on all addresses (0.0.0.0), at the port that the template names; " +
 					"where it takes longer to start, the operator can raise sandboxCreateTimeout, of which it has half").WithCause(err)
 		default:
 			return notListening(http.StatusBadGateway, "the template's server ended before it listened on port %d", port).
@@ -57,12 +59,11 @@ func notListening(status int, format string, args ...any) *api.Error {
 // attempt when ctx ends, and of a sandbox that has ended.
 func (m *Manager) awaitPort(ctx context.Context, sandboxID string, port uint16) error {
 	for pause := firstKnock; ; pause = min(2*pause, lastKnock) {
-		conn, err := m.cfg.Driver.Dial(ctx, sandboxID, port)
+		err := m.knock(ctx, sandboxID, port)
 		if err == nil {
-			_ = conn.Close()
 			return nil
 		}
-		if errors.Is(err, sandbox.ErrNotRunning) || errors.Is(err, sandbox.ErrNotFound) {
+		if !errors.Is(err, sandbox.ErrRefused) {
 			sb, gone := m.cfg.Driver.Get(ctx, sandboxID)
 			if sb.Exit != nil || errors.Is(gone, sandbox.ErrNotFound) {
 				return err
@@ -74,6 +75,16 @@ func (m *Manager) awaitPort(ctx context.Context, sandboxID string, port uint16) 
 			return err
 		}
 	}
+}
+
+func (m *Manager) knock(ctx context.Context, sandboxID string, port uint16) error {
+	ctx, cancel := context.WithTimeout(ctx, knockTimeout)
+	defer cancel()
+	conn, err := m.cfg.Driver.Dial(ctx, sandboxID, port)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // whyEnded is a next step for whoever's server has ended, with what is known of its

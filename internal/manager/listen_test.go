@@ -116,3 +116,20 @@ func TestAgentDoesNotListen(t *testing.T) {
 		})
 	}
 }
+
+// TestAgentGivesNoAnswer: an attempt that nobody answers is not the last one.
+func TestAgentGivesNoAnswer(t *testing.T) {
+	t.Parallel()
+	w := newAgents(t)
+	var looked atomic.Int32
+	w.hooks.Dial = func(ctx context.Context, _ string, _ uint16) error {
+		if looked.Add(1) == 1 {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	if got := w.start().do(t.Context(), "alice", "POST", agentPath, agentBody); got.status != http.StatusOK {
+		t.Errorf("create = %d %s", got.status, got.body)
+	}
+}

@@ -308,7 +308,7 @@ func TestAgentThatFails(t *testing.T) {
 		text, hint string
 	}{
 		"dying": {502, "the template's server ended before it listened on port 9001", "run its command in a session of the same image"},
-		"deaf":  {504, "the template's server did not listen on port 9001 within 15s", "it has to listen on 0.0.0.0 or 127.0.0.1"},
+		"deaf":  {504, "the template's server did not listen on port 9001 within 15s", "it has to listen on all addresses (0.0.0.0)"},
 	} {
 		a := &agent{t: t, srv: srv, name: name, token: srv.token}
 		status, answer, _ := a.call("GET", "", "")
