@@ -161,7 +161,7 @@ func exceptions() []verdict {
 	return []verdict{
 		{kind: ci, spec: image("command: [/bin/sh, -c, exec picod]"), exception: "the image may start PicoD in its own way, as with earlier versions"},
 		{kind: ci, spec: image("args: [serve]"), exception: "they may be for a PicoD of the image"},
-		{kind: ci, spec: "authMode: none" + minimum, exception: "the image's own entry point is used"},
+		{kind: ci, spec: "authMode: none" + minimum},
 		{kind: ci, spec: image("environment: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]"), exception: kubernetes},
 		{kind: ci, spec: image("environment: [{name: A, value: x}, {name: B, value: $(A)}]"), exception: kubernetes},
 		{kind: ci, spec: image("resources: {limits: {nvidia.com/gpu: 1}}"), exception: kubernetes},
@@ -169,7 +169,8 @@ func exceptions() []verdict {
 		{kind: ci, spec: image("environment: [{name: A=B}]"), exception: later},
 		{kind: ci, spec: "network: internet" + minimum, exception: kubernetes},
 		{kind: ar, spec: container("") + ", network: all", exception: kubernetes},
-		{kind: ar, spec: strings.Replace(container(""), "command: [serve], ", "", 1), exception: "the image's own entry point is used"},
+		{kind: ci, spec: image("readOnlyRootFilesystem: true"), exception: kubernetes},
+		{kind: ar, spec: strings.Replace(container(""), "command: [serve], ", "", 1)},
 		{kind: ar, spec: container("volumeMounts: [{name: v, mountPath: /v}], envFrom: [{configMapRef: {name: c}}], securityContext: {privileged: true}"), exception: kubernetes},
 		{kind: ar, spec: "targetPort: [{port: 80}], podTemplate: {spec: {initContainers: [{name: i, image: x}], hostNetwork: true, volumes: [{name: v, emptyDir: {}}], " +
 			"containers: [{name: c, image: x, command: [serve]}, {name: d, image: x}]}}", exception: kubernetes},
