@@ -155,7 +155,7 @@ func grant(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, rules, found := strings.Cut(string(text), "\n```yaml\n")
+	_, rules, found := strings.Cut(string(text), "\n```text\n")
 	rules, _, ends := strings.Cut(rules, "\n```\n")
 	if !found || !ends {
 		return errors.New("the documentation has no rules")

@@ -241,3 +241,24 @@ func TestStatusOfOthers(t *testing.T) {
 	})
 	s.status(ci, func(st v1alpha1.CodeInterpreterStatus) bool { return isReady(st) && st.WarmPool == nil })
 }
+
+// TestMetrics: what an operator does can be measured.
+func TestMetrics(t *testing.T) {
+	s := newSpace(t)
+	s.operate()
+	s.status(s.interpreter("a", 0), isReady)
+	s.until(func() string { // it counts when it is done
+		families, err := operator.Metrics().Gather()
+		s.must(err)
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				for _, l := range m.GetLabel() {
+					if f.GetName() == "controller_runtime_reconcile_total" && l.GetValue() == "codeinterpreter" && m.GetCounter().GetValue() > 0 {
+						return ""
+					}
+				}
+			}
+		}
+		return "the resources that were looked at are counted"
+	})
+}
