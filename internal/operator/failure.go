@@ -39,6 +39,10 @@ func refusal(message string) *problem {
 	switch {
 	case strings.Contains(message, "exceeded quota"):
 		return &problem{ReasonQuota, message}
+	case strings.Contains(message, "cannot create resource"):
+		// The controllers' rights are missing, or not known yet to an API server that has
+		// just started.
+		return &problem{ReasonNotMade, message}
 	case strings.Contains(message, "is forbidden"), strings.Contains(message, "is invalid"), strings.Contains(message, "denied the request"):
 		return &problem{ReasonPodRefused, message}
 	}
