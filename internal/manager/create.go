@@ -139,7 +139,9 @@ func (m *Manager) build(ctx context.Context, c *creation, p plan) {
 	defer c.cancel(nil)
 	timed, stop := context.WithTimeout(ctx, m.cfg.CreateTimeout)
 	defer stop()
+	silent := m.beat(timed, p.record.ID)
 	result, err := m.makeSandbox(timed, p)
+	silent()
 	if err == nil {
 		m.auditCreated(ctx, p, result)
 	}
@@ -398,6 +400,12 @@ func (m *Manager) settled(ctx context.Context, id string) (session.Session, erro
 		}
 		if rec.State != api.StatePending || m.shared == nil {
 			return rec, nil
+		}
+		if m.silent(rec) {
+			if err := m.abandon(ctx, rec); err != nil {
+				return session.Session{}, err
+			}
+			continue
 		}
 		select {
 		case <-time.After(pause):

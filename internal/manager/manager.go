@@ -106,6 +106,10 @@ type Config struct {
 	// SettleInterval is how often what processes that died left behind is looked for,
 	// where sessions are shared; 0 means 1 min.
 	SettleInterval time.Duration
+	// MakerSilence is for how long a server that is making a session may not be heard of
+	// until a repeated request makes it anew, where sessions are shared; 0 means 20 s.
+	// It is more than the clocks of the machines differ by.
+	MakerSilence time.Duration
 	// SettleAge is how old it has to be to count as left behind: longer than the making
 	// of any session takes, whatever the clocks of the machines differ by. 0 means 1 min
 	// more than twice CreateTimeout.
@@ -168,6 +172,7 @@ func New(cfg Config) *Manager {
 		cfg.Audit = audit.Nothing{}
 	}
 	setDefault(&cfg.SettleInterval, time.Minute)
+	setDefault(&cfg.MakerSilence, 20*time.Second)
 	setDefault(&cfg.SettleAge, 2*cfg.CreateTimeout+time.Minute)
 	switch {
 	case cfg.Clock != nil:

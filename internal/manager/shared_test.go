@@ -371,6 +371,35 @@ func TestReplayElsewhere(t *testing.T) {
 	}
 }
 
+// TestMakerDies: a request that is repeated after its server has died does not wait for
+// what nobody makes any more.
+func TestMakerDies(t *testing.T) {
+	t.Parallel()
+	w := newSharedWorld(t)
+	g := newGate()
+	w.hooks = fake.Hooks{Create: g.wait}
+	w.set(func(cfg *manager.Config) { cfg.MakerSilence = time.Hour }) // one that is not heard
+	a := w.start()
+	first := a.begin(t.Context(), api.HeaderIdempotencyKey, "k")
+	<-g.entered
+	w.hooks = fake.Hooks{}
+	w.set(func(cfg *manager.Config) { cfg.MakerSilence = 100 * time.Millisecond })
+	b := w.start()
+	second := <-b.begin(t.Context(), api.HeaderIdempotencyKey, "k")
+	if second.status != http.StatusOK {
+		t.Fatalf("a repeated request after the death of its server: %d %s", second.status, second.body)
+	}
+	close(g.open)
+	if got := <-first; got.status != http.StatusGone && got.status < 500 {
+		t.Errorf("the server that was only slow answers %d %s", got.status, got.body)
+	}
+	live, _, err := w.store.List(t.Context(), session.Query{States: []api.State{api.StatePending, api.StateRunning}, Limit: 10})
+	if err != nil || len(live) != 1 || live[0].State != api.StateRunning {
+		t.Errorf("sessions %+v, %v, want the second alone", live, err)
+	}
+	w.eventually("one sandbox is left", func() bool { return len(w.host.IDs()) == 1 })
+}
+
 // TestDeletedElsewhere: a session that is deleted by way of another manager is undone by
 // the one that makes it, whose client hears why.
 func TestDeletedElsewhere(t *testing.T) {
