@@ -169,9 +169,13 @@ func (d *Driver) start(ctx context.Context, namespace string, t corev1.PodTempla
 }
 
 // contextError is the context's, where that is why a call failed: the client does not
-// always say so.
+// always say so, and its rate limiter gives up before time is over.
 func contextError(ctx context.Context, err error) error {
-	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+	cause := ctx.Err()
+	if cause == nil && strings.Contains(err.Error(), "would exceed context deadline") {
+		cause = context.DeadlineExceeded
+	}
+	if cause != nil && !errors.Is(err, cause) {
 		return fmt.Errorf("%w: %w", cause, err)
 	}
 	return err

@@ -1,12 +1,14 @@
 package kube
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
@@ -128,5 +130,28 @@ func TestFailure(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	if _, err := New(Config{Callers: podspec.Callers{Namespace: "n"}}); err == nil {
 		t.Error("every Pod of a namespace may be a caller")
+	}
+}
+
+// TestContextError: callers tell by the context's error that they have given up.
+func TestContextError(t *testing.T) {
+	limiter := flowcontrol.NewTokenBucketRateLimiter(0.001, 1)
+	limiter.Accept()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	limited := limiter.Wait(ctx)
+	if limited == nil || errors.Is(limited, context.DeadlineExceeded) {
+		t.Fatalf("the rate limiter says %v: contextError is not needed any more", limited)
+	}
+	if err := contextError(ctx, limited); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, limited) {
+		t.Errorf("error is %v, want the context's too", err)
+	}
+	other := errors.New("other")
+	if err := contextError(ctx, other); err != other {
+		t.Errorf("error is %v, want it as it was", err)
+	}
+	cancel()
+	if err := contextError(ctx, other); !errors.Is(err, context.Canceled) || !errors.Is(err, other) {
+		t.Errorf("error after the end is %v, want both", err)
 	}
 }

@@ -70,7 +70,7 @@ func run(tests func() int) (code int, err error) {
 	if node.config, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig); err != nil {
 		return 1, err
 	}
-	node.config.QPS, node.config.Burst = 500, 500
+	node.config.QPS = -1 // not limited
 	if node.client, err = kubernetes.NewForConfig(node.config); err != nil {
 		return 1, err
 	}
