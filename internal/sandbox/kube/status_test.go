@@ -147,7 +147,7 @@ func TestContextError(t *testing.T) {
 		t.Errorf("error is %v, want the context's too", err)
 	}
 	other := errors.New("other")
-	if err := contextError(ctx, other); err != other {
+	if err := contextError(ctx, other); !errors.Is(err, other) || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error is %v, want it as it was", err)
 	}
 	cancel()
