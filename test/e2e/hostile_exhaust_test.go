@@ -151,7 +151,7 @@ os.write(1, b"THE END\n")
 				t.Errorf("kept %d and %d bytes, ending in %q", len(res.Stdout), len(res.Stderr), res.Stdout[max(0, len(res.Stdout)-80):])
 			}
 		}},
-		{name: "output flood without end", timeout: 3 * time.Second, check: wantTimedOutAndGone, python: `
+		{name: "output flood without end", template: "simple-codeinterpreter", timeout: 3 * time.Second, check: wantTimedOutAndGone, python: `
 block = b"\xff" * 65536
 while True:
     os.write(1, block)
