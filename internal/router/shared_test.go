@@ -127,7 +127,7 @@ func TestSandboxGoesFirst(t *testing.T) {
 		c.MaxRecordAge, c.RecheckInterval = guard, guard // it is the failure that has it looked at
 	})
 	rec := w.add(nil)
-	answered := make(chan answer, 1)
+	answered := make(chan answer, 2)
 	go func() { answered <- w.do("GET", base+"/", "", as(rec, "alice")...) }()
 	<-entered
 	w.host.Lose(rec.SandboxID)
@@ -135,12 +135,13 @@ func TestSandboxGoesFirst(t *testing.T) {
 	gone(t, <-answered, api.FateHostLost)
 	// And so does one that finds no sandbox.
 	other := w.add(nil)
-	go func() { w.do("GET", base+"/", "", as(other, "alice")...) }()
+	go func() { answered <- w.do("GET", base+"/", "", as(other, "alice")...) }()
 	<-entered
 	w.host.Lose(other.SandboxID)
 	go func() { answered <- w.do("GET", base+"/", "", as(other, "alice")...) }()
 	w.eventually("the sandbox is dialled again", func() bool { return w.dials.Load() >= 3 })
 	w.endUntold(other, api.FateHostLost)
+	gone(t, <-answered, api.FateHostLost)
 	gone(t, <-answered, api.FateHostLost)
 }
 
