@@ -72,6 +72,12 @@ redis://{{ include "agentcube.fullname" . }}-valkey:6379
 {{- if .Values.redis.tlsSecretName }}
 - name: AGENTCUBE_REDIS_CA_FILE
   value: /etc/agentcube/redis-tls/ca.crt
+{{- if .Values.redis.clientCertificate }}
+- name: AGENTCUBE_REDIS_CERT_FILE
+  value: /etc/agentcube/redis-tls/tls.crt
+- name: AGENTCUBE_REDIS_KEY_FILE
+  value: /etc/agentcube/redis-tls/tls.key
+{{- end }}
 {{- end }}
 - name: AGENTCUBE_KUBE_TOKEN_AUDIENCES
   value: {{ join "," .Values.auth.audiences | quote }}

@@ -8,6 +8,8 @@
 {{- if .part.clientCASecretName }}
 - name: AGENTCUBE_TLS_CLIENT_CA_FILE
   value: /etc/agentcube/client-ca/ca.crt
+- name: AGENTCUBE_TLS_CLIENT_NAMES
+  value: {{ required "tls.workloadmanager.clientNames is required with clientCASecretName: whose certificates are let in" (join "," .part.clientNames) | quote }}
 {{- end }}
 {{- end -}}
 {{- end -}}
