@@ -100,6 +100,14 @@ type Copier interface {
 	DeleteSnapshot(ctx context.Context, snapshot string) error
 }
 
+// PoolCounter is a Driver that can say how full its pools are.
+type PoolCounter interface {
+	// PoolSizes returns one for each of the pools that Warm was told last and that
+	// can be filled at all, in no order. Pools for the same sandboxes may be one,
+	// under one of their names. It does not block.
+	PoolSizes() []PoolSize
+}
+
 // Isolator is a Driver whose sandboxes are not all isolated alike.
 type Isolator interface {
 	// IsolationOf is what the sandboxes with such a spec are isolated by. It does no I/O.

@@ -108,6 +108,13 @@ type Pool struct {
 	Size int
 }
 
+// PoolSize is how full a pool is.
+type PoolSize struct {
+	// Name is that of the Pool.
+	Name          string
+	Wanted, Ready int
+}
+
 // Snapshot is the state of a sandbox, memory and files, kept on disk.
 type Snapshot struct {
 	Name      string
@@ -147,7 +154,20 @@ type Sandbox struct {
 	Paused bool
 	// Exit is nil while the sandbox runs or is paused.
 	Exit *Exit
+	// Start is how Create came by it; "" where the driver does not say, and from
+	// all other methods.
+	Start Start
 }
+
+// Start is how a new sandbox came about.
+type Start string
+
+// The ways, the fastest first.
+const (
+	StartPool     Start = "pool"     // it waited ready-made
+	StartSnapshot Start = "snapshot" // it was restored
+	StartBoot     Start = "boot"     // it began at the beginning
+)
 
 // ExitReason is why a sandbox ended by itself.
 type ExitReason string

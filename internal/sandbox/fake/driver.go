@@ -125,6 +125,10 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	start := sandbox.StartSnapshot
+	if spec.Snapshot == "" {
+		start = d.claim(spec)
+	}
 	spec, handlers, err := d.inside(spec)
 	if err != nil {
 		return sandbox.Sandbox{}, err
@@ -135,6 +139,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	h.sandboxes[spec.ID] = b
 	out := b.describe()
 	h.mu.Unlock()
+	out.Start = start
 	if d.cfg.Hooks.Created != nil {
 		if err := d.cfg.Hooks.Created(ctx, spec); err != nil {
 			h.Lose(spec.ID)

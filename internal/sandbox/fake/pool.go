@@ -58,16 +58,29 @@ func poolSpec(spec sandbox.Spec) sandbox.Spec {
 	return spec
 }
 
-// claim takes a sandbox from the pool for a spec, if there is one.
-func (d *Driver) claim(spec sandbox.Spec) {
+// claim takes a sandbox from the pool for a spec, if there is one, and says how a
+// new one comes about.
+func (d *Driver) claim(spec sandbox.Spec) sandbox.Start {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range d.pools {
 		if d.pools[i].Size > 0 && reflect.DeepEqual(d.pools[i].Spec, poolSpec(spec)) {
 			d.pools[i].claims++
-			return
+			return sandbox.StartPool
 		}
 	}
+	return sandbox.StartBoot
+}
+
+// PoolSizes implements sandbox.PoolCounter.
+func (d *Driver) PoolSizes() []sandbox.PoolSize {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]sandbox.PoolSize, 0, len(d.pools))
+	for _, p := range d.pools {
+		out = append(out, sandbox.PoolSize{Name: p.Name, Wanted: p.Size, Ready: p.Size})
+	}
+	return out
 }
 
 // Pools returns what Warm was told last.

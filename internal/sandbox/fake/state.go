@@ -63,7 +63,6 @@ func (h *Host) Paused(id string) bool {
 // inside returns what a new sandbox is made from and what serves in it.
 func (d *Driver) inside(spec sandbox.Spec) (sandbox.Spec, map[uint16]http.Handler, error) {
 	if spec.Snapshot == "" {
-		d.claim(spec)
 		return spec, d.cfg.Host.serve(spec), nil
 	}
 	h := d.cfg.Host

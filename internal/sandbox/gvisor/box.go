@@ -19,6 +19,8 @@ const destroyTimeout = 30 * time.Second
 type box struct {
 	dir  string
 	made chan struct{} // closed when Create is done with it
+	// start is how Create came by it; it is Create's alone.
+	start sandbox.Start
 
 	// unwanted ends when Delete is called before Create is done.
 	unwanted   context.Context

@@ -40,6 +40,7 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 		return sandbox.Sandbox{}, errors.Join(err, d.destroy(clean, b))
 	}
 	s, _ := b.describe()
+	s.Start = b.start
 	return s, nil
 }
 
@@ -70,10 +71,11 @@ func (d *Driver) make(ctx context.Context, b *box, spec sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
-	r, err := d.obtain(ctx, spec, id)
+	r, start, err := d.obtain(ctx, spec, id)
 	if err != nil {
 		return err
 	}
+	b.start = start
 	if err := d.serve(b, r); err != nil {
 		return errors.Join(err, d.remove(context.WithoutCancel(ctx), r))
 	}
@@ -108,34 +110,36 @@ func identity(spec sandbox.Spec) (hostlink.Identity, error) {
 	}, nil
 }
 
-// obtain gets a run for a new sandbox, with its identity.
-func (d *Driver) obtain(ctx context.Context, spec sandbox.Spec, id hostlink.Identity) (*run, error) {
+// obtain gets a run for a new sandbox, with its identity, and says how.
+func (d *Driver) obtain(ctx context.Context, spec sandbox.Spec, id hostlink.Identity) (*run, sandbox.Start, error) {
 	assume := hostlink.Request{Op: hostlink.OpAssume, Identity: &id}
 	if spec.Snapshot != "" {
 		s, err := d.openSnapshot(spec.Snapshot)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		return d.restore(ctx, s, id.Hostname, assume)
+		r, err := d.restore(ctx, s, id.Hostname, assume)
+		return r, sandbox.StartSnapshot, err
 	}
 	f, err := d.frame(ctx, spec)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if !f.agent() {
-		return d.boot(ctx, f, id.Hostname)
+		r, err := d.boot(ctx, f, id.Hostname)
+		return r, sandbox.StartBoot, err
 	}
 	if r := d.pools.claim(f.key(d.engine)); r != nil {
 		d.stock.expect(f) // to wake or to fork it later
 		if err := r.link.ask(ctx, assume); err == nil {
-			return r, nil
+			return r, sandbox.StartPool, nil
 		}
 		d.discard(r)
 	}
 	if s := d.templates.ready(f); s != nil {
 		r, err := d.restore(ctx, s, id.Hostname, assume)
 		if err == nil || ctx.Err() != nil {
-			return r, err
+			return r, sandbox.StartSnapshot, err
 		}
 		d.cfg.Logger.Warn("sandbox not restored from its template's snapshot, booting it", "image", f.Image, "error", err)
 		// The snapshot may be well, and the machine short of something.
@@ -143,7 +147,8 @@ func (d *Driver) obtain(ctx context.Context, spec sandbox.Spec, id hostlink.Iden
 			d.templates.drop(f)
 		}
 	}
-	return d.boot(ctx, f, id.Hostname, assume)
+	r, err := d.boot(ctx, f, id.Hostname, assume)
+	return r, sandbox.StartBoot, err
 }
 
 // boot makes a run that begins at the beginning. With PicoD inside, it does

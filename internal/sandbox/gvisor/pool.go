@@ -362,6 +362,18 @@ func (p *pools) make(f frame) (*run, error) {
 	return r, err
 }
 
+// PoolSizes implements sandbox.PoolCounter.
+func (d *Driver) PoolSizes() []sandbox.PoolSize {
+	p := d.pools
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sizes := make([]sandbox.PoolSize, 0, len(p.byKey))
+	for _, q := range p.byKey {
+		sizes = append(sizes, sandbox.PoolSize{Name: q.name, Wanted: q.size, Ready: len(q.ready)})
+	}
+	return sizes
+}
+
 // waiting are the sandboxes in all pools.
 func (p *pools) waiting() (all []*run) {
 	p.mu.Lock()

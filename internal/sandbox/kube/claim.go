@@ -54,6 +54,22 @@ func (d *Driver) claim(ctx context.Context, namespace string, t corev1.PodTempla
 	return nil, nil
 }
 
+// Waiting counts the Pods that are ready in pools; of says how many there are for a
+// template. It does no I/O.
+func (d *Driver) Waiting() (of func(namespace, kind, name string) int) {
+	type maker struct{ namespace, kind, name string }
+	ready := map[maker]int{}
+	for _, o := range d.pods.GetStore().List() {
+		if p := o.(*corev1.Pod); p.Labels[podspec.LabelPool] != "" && podspec.Ready(p) && d.there(p) {
+			ready[maker{p.Namespace, p.Labels[podspec.LabelKind], p.Labels[podspec.LabelTemplate]}]++
+		}
+	}
+	return func(namespace, kind, name string) int {
+		by := podspec.MadeFrom(kind, name)
+		return ready[maker{namespace, by[podspec.LabelKind], by[podspec.LabelTemplate]}]
+	}
+}
+
 // reserve keeps one Pod from being tried twice by this driver: until its watch says
 // otherwise a Pod that was taken looks as if it still waited.
 func (d *Driver) reserve(uid types.UID) bool {

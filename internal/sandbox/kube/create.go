@@ -53,7 +53,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 		return sandbox.Sandbox{}, err
 	}
 	defer done()
-	p, err := d.take(ctx, t, spec)
+	p, start, err := d.take(ctx, t, spec)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
@@ -66,7 +66,9 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 		}
 		return sandbox.Sandbox{}, errors.Join(err, d.deletePod(undo, p))
 	}
-	return d.describe(ready), nil
+	made := d.describe(ready)
+	made.Start = start
+	return made, nil
 }
 
 // explain adds to why nobody waits for a Pod any longer the last warnings of Kubernetes
@@ -112,16 +114,17 @@ func (d *Driver) begin(id string) (done func(), err error) {
 }
 
 // take finds a Pod for a sandbox: one that waits in a pool, or else a new one.
-func (d *Driver) take(ctx context.Context, t corev1.PodTemplateSpec, spec sandbox.Spec) (*corev1.Pod, error) {
+func (d *Driver) take(ctx context.Context, t corev1.PodTemplateSpec, spec sandbox.Spec) (*corev1.Pod, sandbox.Start, error) {
 	namespace := d.namespaceOf(spec)
 	if err := d.closeSandboxes(ctx, namespace); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	p, err := d.claim(ctx, namespace, t, spec)
 	if p != nil || err != nil {
-		return p, err
+		return p, sandbox.StartPool, err
 	}
-	return d.start(ctx, namespace, t, spec)
+	p, err = d.start(ctx, namespace, t, spec)
+	return p, sandbox.StartBoot, err
 }
 
 func (d *Driver) namespaceOf(spec sandbox.Spec) string {

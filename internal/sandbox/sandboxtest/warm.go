@@ -2,6 +2,8 @@ package sandboxtest
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -48,6 +50,7 @@ func (s *suite) warm() {
 	other.Resources.MemoryBytes *= 2
 	s.d.Warm([]sandbox.Pool{{Name: "a", Spec: spec, Size: 1}, {Name: "b", Spec: other, Size: 1}})
 	s.wantWaiting(2)
+	s.wantSizes(sandbox.PoolSize{Name: "a", Wanted: 1, Ready: 1}, sandbox.PoolSize{Name: "b", Wanted: 1, Ready: 1})
 	if ids := s.ids(); len(ids) > 0 {
 		s.Errorf("List with full pools = %q, want nothing", ids)
 	}
@@ -55,8 +58,12 @@ func (s *suite) warm() {
 	s.deleteLater(id)
 	claim := s.spec(id)
 	claim.Labels = map[string]string{"of": id}
-	if _, err := s.d.Create(s.ctx, claim); err != nil {
+	made, err := s.d.Create(s.ctx, claim)
+	if err != nil {
 		s.Fatalf("Create: %v", err)
+	}
+	if _, counts := s.d.(sandbox.PoolCounter); counts && made.Start != sandbox.StartPool {
+		s.Errorf("Create from a full pool came by %q", made.Start)
 	}
 	if got, err := s.d.Get(s.ctx, id); err != nil || got.Labels["of"] != id || got.Exit != nil {
 		s.Errorf("Get of a claimed sandbox = %+v, %v, want its labels", got, err)
@@ -87,6 +94,20 @@ func (s *suite) warm() {
 	s.d.Warm(nil)
 	s.wantWaiting(0)
 	s.wantNoExit()
+}
+
+// wantSizes compares what a driver that counts says of its pools.
+func (s *suite) wantSizes(want ...sandbox.PoolSize) {
+	s.Helper()
+	counter, ok := s.d.(sandbox.PoolCounter)
+	if !ok {
+		return
+	}
+	got := counter.PoolSizes()
+	slices.SortFunc(got, func(a, b sandbox.PoolSize) int { return strings.Compare(a.Name, b.Name) })
+	if !slices.Equal(got, want) {
+		s.Errorf("PoolSizes = %+v, want %+v", got, want)
+	}
 }
 
 // wantWaiting waits until so many sandboxes wait in the pools.
