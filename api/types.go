@@ -15,6 +15,9 @@ const (
 	HeaderSessionID = "X-Agentcube-Session-Id"
 	// HeaderRequestID is taken from the request when sane, else made, and is set on every answer.
 	HeaderRequestID = "X-Request-Id"
+	// HeaderTraceID is on answers to requests that are part of a trace: its id, of 32
+	// hexadecimal digits.
+	HeaderTraceID = "X-Agentcube-Trace-Id"
 	// HeaderSessionSignature on fork and checkpoint of a key-bound session: a
 	// JWT signed with the session key (RS256 or PS256), with the claims "sid"
 	// (the session), "htm" and "htu" (method and path of the request),

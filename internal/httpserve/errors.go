@@ -38,6 +38,9 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	e.RequestID = RequestID(r.Context())
 	e.Timestamp = time.Now().UTC()
 	e.Message = e.Text
+	if i, ok := r.Context().Value(contextKey{}).(*requestInfo); ok {
+		i.code = e.Code
+	}
 	logError(r, &e, err)
 	if e.Status == StatusClientClosedRequest {
 		w.WriteHeader(e.Status)
@@ -57,9 +60,9 @@ func logError(r *http.Request, e *api.Error, err error) {
 	if e.Status >= http.StatusInternalServerError {
 		level = slog.LevelError
 	}
-	loggerFrom(r.Context()).LogAttrs(r.Context(), level, "request failed",
+	loggerFrom(r.Context()).LogAttrs(r.Context(), level, "request failed", append(traceAttr(r.Context()),
 		slog.String("requestId", e.RequestID), slog.Int("status", e.Status),
-		slog.String("code", string(e.Code)), slog.Any("error", err))
+		slog.String("code", string(e.Code)), slog.Any("error", err))...)
 }
 
 // AsError finds the answer that belongs to an error. An *api.Error anywhere in

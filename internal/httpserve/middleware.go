@@ -12,6 +12,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/httpguard"
+	"github.com/volcano-sh/agentcube/internal/trace"
 )
 
 // Middleware is what surrounds every handler of a listener.
@@ -22,6 +23,22 @@ type Middleware struct {
 	Hosts Hosts
 	// Pace is how slow clients may be; the zero value is httpguard.DefaultPace().
 	Pace httpguard.Pace
+	// Tracer, when set, records each request but probes as a step of the trace that its header
+	// traceparent names, or of a new one. Route then names a request that is over, in
+	// words of a bounded number.
+	Tracer trace.Tracer
+	Route  func(*http.Request) string
+	// Observe, when set, is called with each request, and what it returns when that is
+	// over. What the handler has noted in the request, such as its Pattern, is there then.
+	Observe func(*http.Request) (over func(Served))
+}
+
+// Served is what became of a request.
+type Served struct {
+	Status int
+	// Code is of the error that WriteError has answered with; "" when there was none.
+	Code     api.Code
+	Duration time.Duration
 }
 
 type contextKey struct{}
@@ -29,6 +46,7 @@ type contextKey struct{}
 type requestInfo struct {
 	id     string
 	logger *slog.Logger
+	code   api.Code // of the error that was answered
 }
 
 // RequestID is the id of the request that ctx belongs to, or "".
@@ -58,16 +76,26 @@ func (m Middleware) Wrap(h http.Handler) http.Handler {
 	return httpguard.Transfers{Pace: m.Pace, Duplex: true}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		info := &requestInfo{id: requestID(r), logger: logger}
-		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, info))
+		r, span := m.traced(r.WithContext(context.WithValue(r.Context(), contextKey{}, info)))
 		rec := &recorder{ResponseWriter: w}
 		rec.Header().Set(api.HeaderRequestID, info.id)
+		if id := span.Parent().ID(); id != "" {
+			rec.Header().Set(api.HeaderTraceID, id)
+		}
 		secure(rec.Header())
+		over := func(Served) {}
+		if m.Observe != nil {
+			over = m.Observe(r)
+		}
 		defer func() {
-			logger.LogAttrs(r.Context(), accessLevel(r), "request served",
+			served := Served{Status: rec.code(), Code: info.code, Duration: time.Since(start)}
+			over(served)
+			m.endSpan(span, r, rec, served)
+			logger.LogAttrs(r.Context(), accessLevel(r), "request served", append(traceAttr(r.Context()),
 				slog.String("requestId", info.id), slog.String("method", r.Method),
-				slog.String("path", r.URL.Path), slog.Int("status", rec.code()),
-				slog.Int64("bytes", rec.written), slog.Duration("duration", time.Since(start)),
-				slog.String("session", rec.Header().Get(api.HeaderSessionID)))
+				slog.String("path", r.URL.Path), slog.Int("status", served.Status),
+				slog.Int64("bytes", rec.written), slog.Duration("duration", served.Duration),
+				slog.String("session", rec.Header().Get(api.HeaderSessionID)))...)
 		}()
 		defer recoverPanic(rec, r)
 		if err := m.Hosts.Check(r); err != nil {
@@ -80,11 +108,18 @@ func (m Middleware) Wrap(h http.Handler) http.Handler {
 
 // accessLevel keeps probes, which come every few seconds, out of the usual log.
 func accessLevel(r *http.Request) slog.Level {
-	switch r.URL.Path {
-	case "/health", "/health/live", "/health/ready":
+	if isProbe(r) {
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo
+}
+
+func isProbe(r *http.Request) bool {
+	switch r.URL.Path {
+	case "/health", "/health/live", "/health/ready":
+		return true
+	}
+	return false
 }
 
 // recoverPanic turns a panic into a 500, or, when the answer has begun, into a

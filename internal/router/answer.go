@@ -72,7 +72,7 @@ func modifyResponse(resp *http.Response) error {
 // that are about all that is at this host: other sessions, and AgentCube itself.
 func notTheirs() []string {
 	return []string{
-		api.HeaderSessionID, api.HeaderRequestID, "X-Content-Type-Options",
+		api.HeaderSessionID, api.HeaderRequestID, api.HeaderTraceID, "X-Content-Type-Options",
 		"Alt-Svc", "Clear-Site-Data", "Nel", "Report-To", "Reporting-Endpoints", "Service-Worker-Allowed", "Strict-Transport-Security",
 	}
 }

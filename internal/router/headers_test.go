@@ -21,7 +21,7 @@ func TestSecurityHeaders(t *testing.T) {
 	t.Parallel()
 	hostile := http.Header{
 		"Cache-Control": {"public, max-age=1"}, "Content-Security-Policy": {"default-src *"}, "X-Content-Type-Options": {"sniff"}, "Set-Cookie": {"a=b"},
-		"X-Agentcube-Session-Id": {"other"}, "X-Request-Id": {"other"}, "Strict-Transport-Security": {"max-age=9"}, "Clear-Site-Data": {"*"},
+		"X-Agentcube-Session-Id": {"other"}, "X-Request-Id": {"other"}, "X-Agentcube-Trace-Id": {"other"}, "Strict-Transport-Security": {"max-age=9"}, "Clear-Site-Data": {"*"},
 		"Alt-Svc": {`h2="evil.example:80"`}, "Service-Worker-Allowed": {"/"}, "Report-To": {"{}"}, "Nel": {"{}"}, "Reporting-Endpoints": {"a"}, "X-Own": {"kept"},
 	}
 	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
@@ -89,7 +89,7 @@ func TestSecurityHeaders(t *testing.T) {
 					t.Errorf("%s: %q, want %q", name, got[name], value)
 				}
 			}
-			for _, name := range []string{"Strict-Transport-Security", "Clear-Site-Data", "Alt-Svc", "Service-Worker-Allowed", "Report-To", "Nel", "Reporting-Endpoints", "Server"} {
+			for _, name := range []string{"Strict-Transport-Security", "Clear-Site-Data", "Alt-Svc", "Service-Worker-Allowed", "Report-To", "Nel", "Reporting-Endpoints", "Server", "X-Agentcube-Trace-Id"} {
 				if len(got[name]) > 0 {
 					t.Errorf("%s: %q", name, got[name])
 				}
