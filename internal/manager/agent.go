@@ -17,6 +17,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
+	"github.com/volcano-sh/agentcube/internal/trace"
 )
 
 // initRequest is the body of PicoD's /init.
@@ -107,7 +108,9 @@ func (m *Manager) initAgent(ctx context.Context, p plan, o *offer) (certificate 
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.InitTimeout)
 	defer cancel()
+	ctx, span := trace.Start(ctx, "sandbox init", trace.Client)
 	status, answer, err := m.postInit(ctx, p.record.SandboxID, o.token, o.body)
+	span.End(initFailure(status, err))
 	taken := answer.Variables == len(p.given.env) && answer.Files == len(p.given.files) && answer.Strict == p.record.Strict
 	switch {
 	case err != nil:
@@ -124,6 +127,17 @@ func (m *Manager) initAgent(ctx context.Context, p plan, o *offer) (certificate 
 	}
 	return "", initFailed(fmt.Errorf("init request answered with status %d, %d variables, %d files, strict %v",
 		status, answer.Variables, answer.Files, answer.Strict))
+}
+
+// initFailure is a word for an init request that did not succeed.
+func initFailure(status int, err error) string {
+	switch {
+	case err != nil:
+		return "error"
+	case status != http.StatusOK:
+		return "refused"
+	}
+	return ""
 }
 
 // checkCertificate refuses what no client could use.
@@ -193,6 +207,7 @@ func (m *Manager) postAgent(ctx context.Context, sandboxID, path, token string, 
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+token)
+	trace.Inject(ctx, req.Header)
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
+	"github.com/volcano-sh/agentcube/internal/trace"
 )
 
 // Why a creation was given up; each is the cause of its cancelled context.
@@ -120,7 +121,7 @@ func (m *Manager) register(asked context.Context, rec session.Session) (*creatio
 	if m.closing {
 		return nil, nil, unavailable()
 	}
-	ctx, cancel := context.WithCancelCause(audit.WithCause(m.base, audit.CauseOf(asked)))
+	ctx, cancel := context.WithCancelCause(trace.Carry(audit.WithCause(m.base, audit.CauseOf(asked)), asked))
 	c := &creation{keyed: rec.IdempotencyKey != "", cancel: cancel, done: make(chan struct{}), waiting: 1}
 	m.creations[rec.ID] = c
 	return c, ctx, nil

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/volcano-sh/agentcube/internal/audit"
@@ -141,6 +142,7 @@ type Manager struct {
 	tries    chan struct{}  // bounds removals that run at a time
 
 	strangers audit.Strangers
+	lastCount atomic.Pointer[Usage] // at the last settling; nil before
 
 	mu          sync.Mutex
 	closing     bool

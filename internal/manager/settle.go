@@ -71,6 +71,7 @@ func (s *settling) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.count(live)
 	sandboxes, err := m.driver.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list sandboxes: %w", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/session"
+	"github.com/volcano-sh/agentcube/internal/trace"
 )
 
 // errAwake: the session is to be paused because it idles, but does not.
@@ -97,7 +98,7 @@ func (m *Manager) join(asked context.Context, id string, c change) (t *transitio
 	if m.closing {
 		return nil, false, unavailable()
 	}
-	ctx, cancel := context.WithCancelCause(audit.WithCause(m.base, audit.CauseOf(asked)))
+	ctx, cancel := context.WithCancelCause(trace.Carry(audit.WithCause(m.base, audit.CauseOf(asked)), asked))
 	t = &transition{name: c.name, cancel: cancel, done: make(chan struct{})}
 	m.transitions[id] = t
 	m.work.Go(func() {

@@ -29,6 +29,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/session"
+	"github.com/volcano-sh/agentcube/internal/trace"
 )
 
 const (
@@ -210,6 +211,7 @@ func (m *Manager) send(ctx context.Context, path string, body []byte) (sent bool
 	if id := httpserve.RequestID(ctx); id != "" {
 		req.Header.Set(api.HeaderRequestID, id)
 	}
+	trace.Inject(ctx, req.Header)
 	resp, err := m.transport.RoundTrip(req)
 	return connected.Load(), resp, err
 }

@@ -334,16 +334,23 @@ func TestURL(t *testing.T) {
 	}
 }
 
-// TestRequestID: one request has one id in the logs of both.
+// TestRequestID: one request has one id in the logs of both, and is part of one trace.
 func TestRequestID(t *testing.T) {
-	var got string
-	m := connect(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header.Get(api.HeaderRequestID) }), 0)
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	var got, traced string
+	m := connect(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		got, traced = r.Header.Get(api.HeaderRequestID), r.Header.Get("Traceparent")
+	}), 0)
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "http://localhost/", http.NoBody)
 	r.Header.Set(api.HeaderRequestID, "r-1")
+	r.Header.Set("Traceparent", parent)
 	httpserve.Middleware{Logger: slog.New(slog.DiscardHandler)}.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = m.CreateManaged(r.Context(), authtest.User("alice"), api.KindCodeInterpreter, "default", "python")
 	})).ServeHTTP(httptest.NewRecorder(), r)
 	if got != "r-1" {
 		t.Errorf("request id %q", got)
+	}
+	if traced != parent {
+		t.Errorf("the Workload Manager is told of %q", traced)
 	}
 }

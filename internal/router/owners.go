@@ -18,15 +18,16 @@ var errRevoked = errors.New("the token was revoked while the request ran")
 // place of all others, and ends those whose token is revoked. Who has no request
 // under way is not in it.
 type owners struct {
-	limit int // 0 means no bound
+	limit    int // 0 means no bound
+	rejected func(limit string)
 
 	mu      sync.Mutex
 	byName  map[string]map[*visit]struct{}
 	revoked uint64 // counts calls of revoke
 }
 
-func newOwners(limit int) *owners {
-	return &owners{limit: limit, byName: map[string]map[*visit]struct{}{}}
+func newOwners(limit int, rejected func(limit string)) *owners {
+	return &owners{limit: limit, rejected: rejected, byName: map[string]map[*visit]struct{}{}}
 }
 
 // visit is a request, from when it comes; it is an owner's once that is known.
@@ -94,6 +95,7 @@ func (v *visit) enterLocked(owner string) error {
 	}
 	o := v.owners
 	if o.limit > 0 && len(o.byName[owner]) >= o.limit {
+		o.rejected("owner")
 		return httpserve.Overloaded().WithHint("you have %d requests under way, which is the limit", o.limit)
 	}
 	if o.byName[owner] == nil {

@@ -15,7 +15,7 @@ import (
 // gone.
 func TestOwnersAreForgotten(t *testing.T) {
 	const limit = 3
-	o := newOwners(limit)
+	o := newOwners(limit, func(string) {})
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {

@@ -65,6 +65,9 @@ type Config struct {
 	Audit audit.Recorder
 	// AuditContent has the beginnings of requests and answers recorded too.
 	AuditContent bool
+	// Rejected, when set, is told of what is refused because of a limit: "requests",
+	// "owner" or "connections". It must not block.
+	Rejected func(limit string)
 	// MaxConcurrent bounds requests under way; more are answered 429 at once.
 	// 0 means no bound.
 	MaxConcurrent int
@@ -113,6 +116,9 @@ func New(cfg Config) *Router {
 	if cfg.Audit == nil {
 		cfg.Audit = audit.Nothing{}
 	}
+	if cfg.Rejected == nil {
+		cfg.Rejected = func(string) {}
+	}
 	switch {
 	case cfg.Clock != nil:
 	case cfg.MaxRecordAge > 0:
@@ -135,7 +141,7 @@ func New(cfg Config) *Router {
 	if cfg.ExitGrace == 0 {
 		cfg.ExitGrace = 2 * time.Second
 	}
-	rt := &Router{cfg: cfg, log: cfg.Logger, owners: newOwners(cfg.MaxPerOwner)}
+	rt := &Router{cfg: cfg, log: cfg.Logger, owners: newOwners(cfg.MaxPerOwner, cfg.Rejected)}
 	rt.targets = newTargets(rt)
 	rt.buffers = newBufferPool()
 	rt.draining, rt.drain = context.WithCancel(context.Background())
@@ -206,6 +212,7 @@ func (rt *Router) invoke(w http.ResponseWriter, r *http.Request) error {
 	}
 	if n := rt.inFlight.Add(1); rt.cfg.MaxConcurrent > 0 && n > int64(rt.cfg.MaxConcurrent) {
 		rt.inFlight.Add(-1)
+		rt.cfg.Rejected("requests")
 		return httpserve.Overloaded()
 	}
 	defer rt.inFlight.Add(-1)

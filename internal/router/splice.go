@@ -51,6 +51,7 @@ func (rt *Router) Splice(ctx context.Context, conn net.Conn, other func(net.Conn
 	}()
 	defer rt.spliced.Add(-1)
 	if n := rt.spliced.Add(1); rt.cfg.MaxConcurrent > 0 && n > int64(rt.cfg.MaxConcurrent) {
+		rt.cfg.Rejected("connections")
 		alert(conn, alertInternal)
 		return
 	}
