@@ -109,6 +109,7 @@ func chain(pkgs map[string]pkg, from string, forbidden func(path string) bool) [
 // TestNeverReaches: what must not be linked into what, by whatever way.
 func TestNeverReaches(t *testing.T) {
 	heavy := []string{"k8s.io", "sigs.k8s.io", "gvisor.dev", "github.com/spf13", "modernc.org", "github.com/valkey-io"}
+	telemetry := []string{"github.com/prometheus", "go.opentelemetry.io"} // they know internal/trace, and hooks
 	own := func(dirs ...string) (out []string) {
 		for _, dir := range dirs {
 			out = append(out, module+"/"+dir)
@@ -127,6 +128,11 @@ func TestNeverReaches(t *testing.T) {
 		{"internal/picod", own("internal/manager", "internal/router", "internal/operator", "internal/cli"), nil},
 		{"internal/operator", own("internal/manager", "internal/router", "internal/picod", "internal/cli"), nil},
 		{"client", own("internal"), nil},
+		{"cmd/picod", telemetry, nil},
+		{"client", telemetry, nil},
+		{"internal/manager", telemetry, nil},
+		{"internal/router", telemetry, nil},
+		{"internal/httpserve", telemetry, nil},
 		{"internal/manager", own("internal/sandbox", "internal/session"), own("internal/sandbox", "internal/session")},
 		{"internal/router", own("internal/sandbox", "internal/session"), own("internal/sandbox", "internal/session")},
 	}
@@ -152,6 +158,7 @@ func TestOnlyImports(t *testing.T) {
 	tests := map[string][]string{ // beside the standard library
 		"api":              nil,
 		"internal/sandbox": nil,
+		"internal/trace":   nil,
 		"internal/session": {module + "/api"},
 		"client":           {module + "/api", module + "/api/audit", "github.com/golang-jwt/jwt/v5"},
 		"api/audit":        {"github.com/golang-jwt/jwt/v5"},
@@ -182,6 +189,8 @@ func TestOnlyImportedBy(t *testing.T) {
 		{"github.com/spf13/cobra", []string{"internal/cli"}},
 		{"github.com/coreos/go-oidc", []string{"internal/auth/oidc"}},
 		{"github.com/google/go-containerregistry", []string{"internal/image", "images"}},
+		{"github.com/prometheus", []string{"internal/metrics", "internal/operator"}},
+		{"go.opentelemetry.io", []string{"internal/trace/otlp"}},
 	}
 	pkgs := load(t)
 	for _, test := range tests {
