@@ -2,6 +2,9 @@ package cli
 
 import (
 	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +19,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth/kubeauth"
 	"github.com/volcano-sh/agentcube/internal/config"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
+	"github.com/volcano-sh/agentcube/internal/metrics"
 	"github.com/volcano-sh/agentcube/internal/session/redis"
 )
 
@@ -33,6 +37,7 @@ func clusterSettings() []string {
 		"store", "redisUrl", "redisPasswordFile", "redisCaFile", "redisCertFile", "redisKeyFile", "redisPrefix", "redisTimeout",
 		"kubeconfig", "namespace", "kubeTokenAudiences", "kubeAccessReviews", "kubeCacheTime",
 		"oidcIssuer", "oidcAudience", "oidcRoleClaim", "oidcRequiredRole", "oidcAdminRole", "oidcCaFile", "maxConcurrentRequests", "maxConnections", "shutdownTimeout",
+		"metricsListen", "tracing", "tracingEndpoint", "tracingSampleRatio",
 	}
 }
 
@@ -47,9 +52,14 @@ type member struct {
 	kube  *kubernetes.Clientset
 	store *redis.Store
 	web   *httpserve.Server
+
+	plane     metrics.Plane
+	telemetry *telemetry
 }
 
-func newMember(a *app) *member { return &member{a: a, cfg: a.cfg, log: a.serverLogger()} }
+func newMember(a *app, plane metrics.Plane) *member {
+	return &member{a: a, cfg: a.cfg, log: a.serverLogger(), plane: plane}
+}
 
 // open finds the cluster, opens the store and listens.
 func (m *member) open(ctx context.Context) (func() error, error) {
@@ -81,6 +91,17 @@ func (m *member) open(ctx context.Context) (func() error, error) {
 	return m.store.Close, nil
 }
 
+// openTelemetry begins to tell what is done, with what others tell. All processes of an
+// installation know the Router's key: they record the same traces.
+func (m *member) openTelemetry(ctx context.Context, routerKey *rsa.PublicKey, others ...metrics.Gatherer) (undo func() error, err error) {
+	sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(routerKey))
+	m.telemetry, undo, err = openTelemetry(ctx, m.cfg, m.log, m.a.Version, sum[:], others...)
+	return undo, err
+}
+
+// shared is the store, measured.
+func (m *member) shared() metrics.SharedStore { return m.telemetry.metrics.SharedStore(m.store) }
+
 // restConfig says where the cluster is: in a file, or around this Pod.
 func restConfig(file string) (*rest.Config, error) {
 	var cfg *rest.Config
@@ -106,7 +127,8 @@ type loop struct {
 // request.
 func (m *member) serve(ctx context.Context, handler http.Handler, loops ...loop) error {
 	hosts := httpserve.Hosts{Names: m.cfg.HostNames()}
-	m.web.Handler = httpserve.Middleware{Logger: m.log, Hosts: hosts}.Wrap(handler)
+	m.web.Handler = m.telemetry.middleware(httpserve.Middleware{Logger: m.log, Hosts: hosts}, only(m.plane)).Wrap(handler)
+	loops = append(loops, loop{"serve metrics", m.telemetry.run})
 	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	front, fail := context.WithCancelCause(ctx)

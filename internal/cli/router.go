@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/metrics"
 	"github.com/volcano-sh/agentcube/internal/remote"
 	"github.com/volcano-sh/agentcube/internal/router"
 )
@@ -27,7 +29,7 @@ func newRouter(a *app) *cobra.Command {
 			if err := a.cfg.ValidateCluster("redisUrl", "routerKeyFile", "workloadManagerUrl"); err != nil {
 				return err
 			}
-			return (&dataPlane{member: newMember(a)}).run(cmd.Context())
+			return (&dataPlane{member: newMember(a, metrics.Router)}).run(cmd.Context())
 		},
 	}
 	a.cfg.BindFlags(cmd.Flags(), append(clusterSettings(),
@@ -38,13 +40,14 @@ func newRouter(a *app) *cobra.Command {
 // dataPlane is the Router in a process of its own.
 type dataPlane struct {
 	*member
-	router *router.Router
+	signing *rsa.PrivateKey
+	router  *router.Router
 }
 
 func (d *dataPlane) run(ctx context.Context) (err error) {
 	var undo undoing
 	defer func() { err = errors.Join(err, undo.all()) }()
-	for _, step := range []func(context.Context) (func() error, error){d.open, d.openRouter} {
+	for _, step := range []func(context.Context) (func() error, error){d.open, d.openTelemetry, d.openRouter} {
 		back, err := step(ctx)
 		undo.add(back)
 		if err != nil {
@@ -55,12 +58,17 @@ func (d *dataPlane) run(ctx context.Context) (err error) {
 	return d.serve(ctx, d.router)
 }
 
-func (d *dataPlane) openRouter(ctx context.Context) (func() error, error) {
-	signing, err := auth.ReadRSAKey(d.cfg.Cluster.RouterKeyFile)
-	if err != nil {
+func (d *dataPlane) openTelemetry(ctx context.Context) (func() error, error) {
+	var err error
+	if d.signing, err = auth.ReadRSAKey(d.cfg.Cluster.RouterKeyFile); err != nil {
 		return nil, err
 	}
-	callers, rights, err := d.callers(ctx, auth.NewTokens(d.store, nil))
+	return d.member.openTelemetry(ctx, &d.signing.PublicKey)
+}
+
+func (d *dataPlane) openRouter(ctx context.Context) (func() error, error) {
+	store := d.shared()
+	callers, rights, err := d.callers(ctx, auth.NewTokens(store, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -72,9 +80,9 @@ func (d *dataPlane) openRouter(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.router = router.New(router.Config{
-		Sessions: d.store, Dialer: router.ByAddress{}, Creator: makers, Waker: makers, Authenticator: callers, Authorizer: rights,
-		SigningKey: signing, Logger: d.log, MaxConcurrent: d.cfg.MaxConcurrentRequests, MaxPerOwner: d.cfg.MaxRequestsPerOwner,
+	d.router = d.telemetry.router(router.Config{
+		Sessions: store, Dialer: router.ByAddress{}, Creator: makers, Waker: makers, Authenticator: callers, Authorizer: rights,
+		SigningKey: d.signing, Logger: d.log, MaxConcurrent: d.cfg.MaxConcurrentRequests, MaxPerOwner: d.cfg.MaxRequestsPerOwner,
 		MaxRecordAge: recordAge,
 	})
 	return func() error {

@@ -22,6 +22,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/image"
 	"github.com/volcano-sh/agentcube/internal/manager"
+	"github.com/volcano-sh/agentcube/internal/metrics"
 	"github.com/volcano-sh/agentcube/internal/router"
 	"github.com/volcano-sh/agentcube/internal/sandbox/gvisor"
 	"github.com/volcano-sh/agentcube/internal/session"
@@ -43,6 +44,7 @@ func upSettings() []string {
 		"store", "redisUrl", "redisPasswordFile", "redisCaFile", "redisCertFile", "redisKeyFile", "redisPrefix", "redisTimeout",
 		"defaultImage", "platform", "maxSandboxes", "memoryBudget", "standby", "snapshotBudget", "maxSessionsPerOwner",
 		"audit", "auditContent", "auditMaxSize", "maxConcurrentRequests", "maxConnections", "maxRequestsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
+		"metricsListen", "tracing", "tracingEndpoint", "tracingSampleRatio",
 		"sandboxCreateTimeout", "shutdownTimeout", "endedRetention",
 		"checkpointRetention", "keepSessions",
 	}
@@ -89,6 +91,7 @@ type server struct {
 	manager   *manager.Manager
 	router    *router.Router
 	audit     audit.Recorder
+	telemetry *telemetry
 }
 
 func newServer(a *app) *server { return &server{a: a, cfg: a.cfg, log: a.serverLogger()} }
@@ -139,6 +142,10 @@ func (s *server) run(ctx context.Context, archive string) (err error) {
 		func(ctx context.Context) (_ func() error, err error) {
 			s.web.TLS, err = servedTLS(ctx, s.cfg, s.log)
 			return nil, err
+		},
+		func(ctx context.Context) (undo func() error, err error) {
+			s.telemetry, undo, err = openTelemetry(ctx, s.cfg, s.log, s.a.Version, nil)
+			return undo, err
 		},
 		s.openStore,
 		s.openAudit,
@@ -302,12 +309,13 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.store = s.telemetry.metrics.Store(s.store)
 	tokens, clock := auth.NewTokens(s.store, nil), session.NewClock()
 	callers, err := s.callers(ctx, token, tokens)
 	if err != nil {
 		return nil, err
 	}
-	s.manager = manager.New(manager.Config{
+	s.manager = s.telemetry.manager(manager.Config{
 		Store: s.store, Driver: s.driver, Templates: s.templates, Authenticator: callers, Tokens: tokens,
 		BootstrapKey: bootstrap, RouterKey: &signing.PublicKey, Clock: clock, Logger: s.log, Audit: s.audit,
 		SessionChanged: func(rec session.Session) { s.router.SessionChanged(rec) },
@@ -318,8 +326,8 @@ func (s *server) openPlanes(ctx context.Context) (func() error, error) {
 		CheckpointRetention: s.cfg.CheckpointRetention,
 		HoldRequests:        func(id string, idle bool) (func(), bool) { return s.router.Hold(id, idle) },
 		KeepSessions:        s.cfg.KeepSessions, EndToEnd: true,
-	})
-	s.router = router.New(router.Config{
+	}, s.driver)
+	s.router = s.telemetry.router(router.Config{
 		Sessions: s.store, Dialer: router.ByID{Sandboxes: s.driver}, Creator: s.manager, Waker: s.manager, Authenticator: callers,
 		SigningKey: signing, Clock: clock, Logger: s.log, MaxConcurrent: s.cfg.MaxConcurrentRequests,
 		MaxPerOwner: s.cfg.MaxRequestsPerOwner, Audit: s.audit, AuditContent: s.cfg.AuditContent,
@@ -344,8 +352,14 @@ func (s *server) handler() http.Handler {
 		}
 		s.manager.ServeHTTP(w, r)
 	})
+	plane := func(r *http.Request) metrics.Plane {
+		if router.Owns(r.URL.Path) {
+			return metrics.Router
+		}
+		return metrics.Manager
+	}
 	hosts := httpserve.Hosts{Names: s.cfg.HostNames()}
-	return httpserve.Middleware{Logger: s.log, Hosts: hosts}.Wrap(both)
+	return s.telemetry.middleware(httpserve.Middleware{Logger: s.log, Hosts: hosts}, plane).Wrap(both)
 }
 
 // serve runs the parts that run until ctx ends. Those that requests need end
@@ -365,6 +379,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	background("watch sessions", s.manager.Run)
 	background("watch templates", s.templates.Run)
+	background("serve metrics", s.telemetry.run)
 	s.log.Info("serving", "url", s.url())
 	err := s.announce()
 	if err == nil {

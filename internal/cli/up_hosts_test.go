@@ -30,6 +30,10 @@ func TestUpChecksHosts(t *testing.T) {
 		cfg := config.New([]string{"HOME=" + t.TempDir()})
 		cfg.Listen, cfg.AllowNonLoopback, cfg.AllowedHosts = test.listen, true, test.allowed
 		s := &server{cfg: cfg, log: slog.New(slog.DiscardHandler), router: router.New(router.Config{})}
+		var err error
+		if s.telemetry, _, err = openTelemetry(t.Context(), cfg, s.log, "test", nil); err != nil {
+			t.Fatal(err)
+		}
 		r := httptest.NewRequest("GET", "/health/live", nil)
 		r.Host = test.host
 		w := httptest.NewRecorder()

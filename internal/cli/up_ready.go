@@ -35,6 +35,7 @@ type ready struct {
 	URL       string          `json:"url"`
 	TokenFile string          `json:"tokenFile"`
 	DataDir   string          `json:"dataDir"`
+	Metrics   string          `json:"metrics,omitempty"`
 	Templates []string        `json:"templates"`
 	Isolation string          `json:"isolation"`
 	Platform  string          `json:"platform"`
@@ -45,7 +46,7 @@ type ready struct {
 func (s *server) announce() error {
 	caps := s.driver.Capabilities()
 	r := ready{
-		URL: s.url(), TokenFile: s.cfg.TokenFile, DataDir: s.cfg.DataDir,
+		URL: s.url(), TokenFile: s.cfg.TokenFile, DataDir: s.cfg.DataDir, Metrics: s.telemetry.url(),
 		Isolation: caps.Isolation, Platform: caps.Platform, Limits: caps.Limits,
 	}
 	for _, t := range s.templates.List() {
@@ -65,6 +66,7 @@ func (s *server) announce() error {
 		fields(w,
 			"  URL", r.URL, "  Token", r.TokenFile, "  Templates", strings.Join(r.Templates, ", "),
 			"  Isolation", r.Isolation+" ("+r.Platform+")",
+			"  Metrics", r.Metrics,
 			"  Limits", strings.Join(held, ", "), "  Not limited", strings.Join(not, ", "))
 		if isTerminal(w) {
 			fmt.Fprintln(w, "Ctrl-C stops it and ends all sessions.")

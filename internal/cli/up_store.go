@@ -20,6 +20,7 @@ import (
 // store is what both planes keep sessions and tokens in.
 type store interface {
 	manager.Store
+	session.Once
 	session.Pinger
 	auth.TokenStore
 	Close() error

@@ -13,9 +13,12 @@ import (
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/kubetemplate"
 	"github.com/volcano-sh/agentcube/internal/manager"
+	"github.com/volcano-sh/agentcube/internal/metrics"
 	"github.com/volcano-sh/agentcube/internal/operator"
+	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
+	"github.com/volcano-sh/agentcube/internal/template"
 )
 
 func newWorkloadManager(a *app) *cobra.Command {
@@ -31,7 +34,7 @@ func newWorkloadManager(a *app) *cobra.Command {
 			if err := a.cfg.ValidateCluster("redisUrl", "agentImage", "bootstrapKeyFile", "routerCertificateFile"); err != nil {
 				return err
 			}
-			return (&workloadManager{member: newMember(a)}).run(cmd.Context())
+			return (&workloadManager{member: newMember(a, metrics.Manager)}).run(cmd.Context())
 		},
 	}
 	a.cfg.BindFlags(cmd.Flags(), append(clusterSettings(),
@@ -45,6 +48,7 @@ func newWorkloadManager(a *app) *cobra.Command {
 // workloadManager is the control plane in a cluster.
 type workloadManager struct {
 	*member
+	routerKey *rsa.PublicKey
 	driver    *kube.Driver
 	templates *kubetemplate.Source
 	manager   *manager.Manager
@@ -54,7 +58,7 @@ type workloadManager struct {
 func (w *workloadManager) run(ctx context.Context) (err error) {
 	var undo undoing
 	defer func() { err = errors.Join(err, undo.all()) }()
-	for _, step := range []func(context.Context) (func() error, error){w.open, w.openTemplates, w.openDriver, w.openManager} {
+	for _, step := range []func(context.Context) (func() error, error){w.open, w.openTelemetry, w.openTemplates, w.openDriver, w.openManager} {
 		back, err := step(ctx)
 		undo.add(back)
 		if err != nil {
@@ -62,6 +66,14 @@ func (w *workloadManager) run(ctx context.Context) (err error) {
 		}
 	}
 	return w.serve(ctx, w.manager, loop{"watch sessions", w.manager.Run}, loop{"look after templates", w.operator.Run})
+}
+
+func (w *workloadManager) openTelemetry(ctx context.Context) (func() error, error) {
+	var err error
+	if w.routerKey, err = auth.ReadCertifiedKey(w.cfg.Cluster.RouterCertificateFile); err != nil {
+		return nil, err
+	}
+	return w.member.openTelemetry(ctx, w.routerKey, operator.Metrics())
 }
 
 func (w *workloadManager) openTemplates(ctx context.Context) (func() error, error) {
@@ -111,31 +123,49 @@ func (w *workloadManager) openManager(ctx context.Context) (func() error, error)
 	if err != nil {
 		return nil, err
 	}
-	routerKey, err := auth.ReadCertifiedKey(w.cfg.Cluster.RouterCertificateFile)
-	if err != nil {
-		return nil, err
-	}
 	if w.operator, err = w.newOperator(&bootstrap.PublicKey); err != nil {
 		return nil, err
 	}
-	tokens := auth.NewTokens(w.store, nil)
+	store := w.shared()
+	tokens := auth.NewTokens(store, nil)
 	callers, rights, err := w.callers(ctx, tokens)
 	if err != nil {
 		return nil, err
 	}
-	w.manager = manager.New(manager.Config{
-		Store: w.store, Driver: w.driver, Templates: w.templates, Authenticator: callers, Authorizer: rights, Tokens: tokens, Shared: true,
-		BootstrapKey: bootstrap, RouterKey: routerKey, Logger: w.log, EndToEnd: true,
+	w.manager = w.telemetry.manager(manager.Config{
+		Store: store, Driver: w.driver, Templates: w.templates, Authenticator: callers, Authorizer: rights, Tokens: tokens, Shared: true,
+		BootstrapKey: bootstrap, RouterKey: w.routerKey, Logger: w.log, EndToEnd: true,
 		CreateTimeout: w.cfg.SandboxCreateTimeout, Retention: w.cfg.EndedRetention,
 		MaxSandboxes: w.cfg.MaxSandboxes, MaxPerOwner: w.cfg.MaxSessionsPerOwner, MaxCreateRate: w.cfg.MaxCreateRatePerOwner,
 		MaxParallelStarts: parallelPods(w.cfg.MaxParallelStarts),
-	})
+	}, kubePools{w.templates, w.driver})
 	undo := func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 		defer cancel()
 		return w.manager.Close(ctx)
 	}
 	return undo, w.manager.Open(ctx)
+}
+
+// kubePools are the pools that the operator keeps.
+type kubePools struct {
+	templates *kubetemplate.Source
+	driver    *kube.Driver
+}
+
+// PoolSizes implements sandbox.PoolCounter.
+func (p kubePools) PoolSizes() []sandbox.PoolSize {
+	var sizes []sandbox.PoolSize
+	ready := p.driver.Waiting()
+	for _, t := range p.templates.List() {
+		// A server of the template's own cannot wait.
+		if t.WarmPoolSize > 0 && t.AuthMode == template.AuthPicoD {
+			sizes = append(sizes, sandbox.PoolSize{
+				Name: t.Namespace + "/" + t.Name, Wanted: t.WarmPoolSize, Ready: ready(t.Namespace, t.Kind, t.Name),
+			})
+		}
+	}
+	return sizes
 }
 
 // newOperator makes what keeps pools and statuses, for one of all replicas to do.

@@ -112,6 +112,16 @@ type Config struct {
 	// AuditMaxSize bounds the record, in bytes; the oldest lines go. 0 means no bound.
 	AuditMaxSize Bytes
 
+	// MetricsListen is the host:port that metrics are served on, for Prometheus; ""
+	// means that they are not.
+	MetricsListen string
+	// Tracing has the steps of requests sent to an OpenTelemetry collector at
+	// TracingEndpoint, a URL to which /v1/traces is added. TracingSampleRatio is which
+	// part of the traces, from 0 to 1.
+	Tracing            bool
+	TracingEndpoint    string
+	TracingSampleRatio float64
+
 	// MaxParallelStarts bounds the sandboxes that are made or resumed at the
 	// same time; others wait for their turn. 0 means twice the number of cores.
 	MaxParallelStarts int

@@ -194,6 +194,17 @@ func TestValidate(t *testing.T) {
 		{"all of OpenID", "oidcIssuer: https://login.example/realms/a\noidcAudience: ''\noidcRoleClaim: realm_access.roles\noidcRequiredRole: r\n", nil, nil, nil},
 		{"store without a server", "store: redis\n", nil, nil, []string{"redisUrl: is empty, but store is redis"}},
 		{"store on a server", "store: redis\nredisUrl: valkeys+cluster://cube@a,b:7000\nredisPasswordFile: /run/secrets/redis\n", nil, nil, nil},
+		{"telemetry", "tracingEndpoint: localhost:4318\ntracingSampleRatio: 1.5\n", nil, []string{"--metrics-listen=0.0.0.0:9464"}, []string{
+			":1: tracingEndpoint: is not an http or https URL", ":2: tracingSampleRatio: 1.5 is not from 0 to 1",
+			"metricsListen: 0.0.0.0:9464 can be reached from other machines",
+		}},
+		{"no ratio", "tracingSampleRatio: NaN\n", nil, nil, []string{"tracingSampleRatio: NaN is not from 0 to 1"}},
+		{"a secret for the collector", "", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://cube:hunter2@a"}, nil, []string{
+			"environment OTEL_EXPORTER_OTLP_ENDPOINT: tracingEndpoint: must not hold a user"}},
+		{"metrics without a port", "metricsListen: localhost\n", nil, nil, []string{`"localhost" is not host:port`}},
+		{"metrics on the address of requests", "metricsListen: 127.0.0.1:8080\n", nil, nil, []string{"is the address in listen"}},
+		{"metrics on a free port", "listen: 127.0.0.1:0\nmetricsListen: 127.0.0.1:0\ntracing: true\ntracingSampleRatio: 0.01\n", nil, nil, nil},
+		{"metrics for others", "metricsListen: :9464\nallowNonLoopback: true\n", nil, nil, nil},
 		{"twice", "platform: kvm\nplatform: kvm\n", nil, nil, []string{":2: platform: is there twice"}},
 		{"secret", "", []string{"AGENTCUBE_API_TOKEN=x"}, nil, nil},
 		{"relative path in the environment", "", []string{"AGENTCUBE_DATA_DIR=data"}, nil, []string{`dataDir: "data" is not an absolute path`, "templateDir"}},
@@ -235,9 +246,9 @@ func TestValidate(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	c := mustLoad(t, "", []string{"AGENTCUBE_LISTN=x", "AGENTCUBE_NAMESPACE=ours"}, "--listen=0.0.0.0:1", "--allow-non-loopback")
+	c := mustLoad(t, "", []string{"AGENTCUBE_LISTN=x", "AGENTCUBE_NAMESPACE=ours"}, "--listen=0.0.0.0:1", "--metrics-listen=:9464", "--allow-non-loopback")
 	got := strings.Join(c.Warnings(), "\n")
-	for _, want := range []string{"0.0.0.0:1", "run code on this machine", "AGENTCUBE_LISTN"} {
+	for _, want := range []string{"0.0.0.0:1", "run code on this machine", "AGENTCUBE_LISTN", "serving metrics on :9464"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("warnings %q do not say %q", got, want)
 		}
@@ -248,8 +259,8 @@ func TestWarnings(t *testing.T) {
 	if w := mustLoad(t, "", nil, "--listen=0.0.0.0:1", "--tls-cert-file=/c", "--tls-key-file=/k").Warnings(); len(w) != 1 || strings.Contains(w[0], "unencrypted") {
 		t.Errorf("with TLS it warns %q", w)
 	}
-	if strings.Contains(got, "AGENTCUBE_NAMESPACE") || len(c.Warnings()) != 2 {
-		t.Errorf("warnings %q, want two", got)
+	if strings.Contains(got, "AGENTCUBE_NAMESPACE") || len(c.Warnings()) != 3 {
+		t.Errorf("warnings %q, want three", got)
 	}
 }
 

@@ -85,6 +85,12 @@ func (c *Config) define(p paths) {
 	c.AuditMaxSize = 1 << 30
 	fs.Var(&c.AuditMaxSize, key("auditMaxSize"), "most disk that the record may take, such as 1Gi; the oldest lines go; 0: no bound")
 
+	fs.StringVar(&c.MetricsListen, key("metricsListen"), "", "address to serve metrics for Prometheus on, as host:port, at /metrics; empty: none")
+	fs.BoolVar(&c.Tracing, key("tracing"), false, "send traces to an OpenTelemetry collector")
+	fs.StringVar(&c.TracingEndpoint, add(field{key: "tracingEndpoint", moreEnv: []string{"OTEL_EXPORTER_OTLP_ENDPOINT"}}),
+		"http://localhost:4318", "where that takes OTLP over HTTP; /v1/traces is added")
+	fs.Float64Var(&c.TracingSampleRatio, key("tracingSampleRatio"), 1, "which part of the traces is recorded, from 0 to 1")
+
 	fs.IntVar(&c.MaxParallelStarts, key("maxParallelStarts"), 0, "most sandboxes being made or resumed at once; 0: twice the number of cores")
 
 	fs.DurationVar(&c.SandboxCreateTimeout, key("sandboxCreateTimeout"), 2*time.Minute, "longest time that making a sandbox may take")

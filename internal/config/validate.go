@@ -53,6 +53,7 @@ func (c *Config) Validate() error {
 	} else if !loopback(host) && !c.AllowNonLoopback {
 		bad("listen", "%s can be reached from other machines; set allowNonLoopback to permit it", c.Listen)
 	}
+	c.validateTelemetry(bad)
 	for key, path := range map[string]string{"dataDir": c.DataDir, "templateDir": c.TemplateDir, "tokenFile": c.TokenFile} {
 		if !filepath.IsAbs(path) {
 			bad(key, "%q is not an absolute path", path)
@@ -106,6 +107,28 @@ func (c *Config) Validate() error {
 	}
 	slices.Sort(e.Problems)
 	return e
+}
+
+// validateTelemetry looks at what is told of metrics and traces.
+func (c *Config) validateTelemetry(bad func(key, format string, args ...any)) {
+	if c.MetricsListen != "" {
+		switch host, problem := splitListen(c.MetricsListen); {
+		case problem != "":
+			bad("metricsListen", "%s", problem)
+		case !loopback(host) && !c.AllowNonLoopback:
+			bad("metricsListen", "%s can be reached from other machines; set allowNonLoopback to permit it", c.MetricsListen)
+		case c.MetricsListen == c.Listen && !strings.HasSuffix(c.Listen, ":0"):
+			bad("metricsListen", "%s is the address in listen; metrics have one of their own", c.MetricsListen)
+		}
+	}
+	if u, err := url.Parse(c.TracingEndpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		bad("tracingEndpoint", "is not an http or https URL")
+	} else if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		bad("tracingEndpoint", "must not hold a user, a query or a fragment")
+	}
+	if !(0 <= c.TracingSampleRatio && c.TracingSampleRatio <= 1) { // nor NaN
+		bad("tracingSampleRatio", "%v is not from 0 to 1", c.TracingSampleRatio)
+	}
 }
 
 // validateRedis looks at the settings of the server that keeps sessions.
@@ -181,6 +204,9 @@ func (c *Config) Warnings() []string {
 			warning += ", and requests travel unencrypted"
 		}
 		out = append(out, warning)
+	}
+	if host, problem := splitListen(c.MetricsListen); c.MetricsListen != "" && problem == "" && !loopback(host) {
+		out = append(out, fmt.Sprintf("serving metrics on %s, which other machines can reach, to whoever asks: they tell how much goes on, and the names of templates", c.MetricsListen))
 	}
 	if c.RedisURL != "" && c.Store != "redis" {
 		out = append(out, "redisUrl is set, but store is "+c.Store+": sessions are not kept on that server")
