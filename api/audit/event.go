@@ -127,7 +127,9 @@ type Seal struct {
 type Entry struct {
 	Time      time.Time `json:"time"`
 	RequestID string    `json:"requestId"`
-	Method    string    `json:"method"`
+	// Trace is the id of the trace that the client has said it is part of.
+	Trace  string `json:"trace,omitempty"`
+	Method string `json:"method"`
 	// Path as the client has sent it, with its query.
 	Path    string  `json:"path"`
 	Status  int     `json:"status"`

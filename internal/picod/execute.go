@@ -154,14 +154,23 @@ func (q *request) workingDir(name string) (string, *problem) {
 	return filepath.Join(q.ws.Dir(), resolved), nil
 }
 
-// environment layers the daemon's, the session's and the request's variables.
+// traceVariable hands commands the step of a trace that their request is part of, so
+// that they can go on with it, as OpenTelemetry has programs do.
+const traceVariable = "TRACEPARENT"
+
+// environment layers the daemon's, the session's and the request's variables. The
+// step of the request's trace comes under those that a client has chosen.
 func (q *request) environment(own map[string]string, dir string) []string {
 	var session map[string]string
 	if s := q.gate.Session(); s != nil {
 		session = s.Env
 	}
-	env := make([]string, 0, len(q.env)+len(session)+len(own)+1)
-	for _, kv := range q.env {
+	base := q.env
+	if q.parent.Valid() {
+		base = append(base[:len(base):len(base)], traceVariable+"="+q.parent.String())
+	}
+	env := make([]string, 0, len(base)+len(session)+len(own)+1)
+	for _, kv := range base {
 		name, _, _ := strings.Cut(kv, "=")
 		_, inSession := session[name]
 		_, inOwn := own[name]

@@ -63,7 +63,7 @@ func (q *request) initialize() *problem {
 	if err := q.gate.Accept(offer, token.Given{Env: in.Env, Own: in.SessionEnv, Metadata: in.Metadata, Strict: in.Strict}); err != nil {
 		return refused(err)
 	}
-	q.log.Info("session initialized", "requestId", q.id)
+	q.log.Info("session initialized", "requestId", q.id, "trace", q.parent.ID())
 	q.reply(http.StatusOK, false, initResponse{
 		Message: "Server initialized successfully", Variables: len(in.SessionEnv), Files: len(in.Files), Strict: in.Strict,
 		Certificate: q.gate.CertificatePEM(),

@@ -48,7 +48,7 @@ func (q *request) fail(p *problem) {
 		q.w.Header().Set("Retry-After", "1")
 	}
 	if p.status >= 500 {
-		q.log.Error("request failed", "requestId", q.id, "status", p.status, "reason", p.reason)
+		q.log.Error("request failed", "requestId", q.id, "trace", q.parent.ID(), "status", p.status, "reason", p.reason)
 	}
 	q.reply(p.status, true, body)
 }

@@ -63,7 +63,7 @@ func (n note) answer(text []byte) {
 func (q *request) record() (end func()) {
 	start := time.Now()
 	q.note.entry = &audit.Entry{
-		Time: start.UTC(), RequestID: q.id, Method: q.r.Method, Path: api.RequestTarget(q.r.URL.Path, q.r.URL.RawQuery),
+		Time: start.UTC(), RequestID: q.id, Trace: q.parent.ID(), Method: q.r.Method, Path: api.RequestTarget(q.r.URL.Path, q.r.URL.RawQuery),
 	}
 	w := &notedWriter{ResponseWriter: q.w, q: q}
 	q.w = w

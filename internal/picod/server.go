@@ -20,6 +20,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/picod/proc"
 	"github.com/volcano-sh/agentcube/internal/picod/token"
 	"github.com/volcano-sh/agentcube/internal/picod/zygote"
+	"github.com/volcano-sh/agentcube/internal/trace"
 )
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -210,7 +211,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 // Handler returns the API. It keeps no state of its own.
 func (s *Server) Handler() http.Handler {
 	return httpguard.Transfers{Pace: s.cfg.Pace}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := &request{Server: s, w: w, r: r, id: requestID(r)}
+		q := &request{Server: s, w: w, r: r, id: requestID(r), parent: trace.From(r.Header)}
 		h := w.Header()
 		h.Set("X-Request-Id", q.id)
 		// Nothing is kept by who carries it, or rendered by a browser.
@@ -239,11 +240,13 @@ func (s *Server) Handler() http.Handler {
 // request is one request on its way through a handler.
 type request struct {
 	*Server
-	w     http.ResponseWriter
-	r     *http.Request
-	id    string
-	large bool // it holds one of the places for large bodies
-	note  note
+	w  http.ResponseWriter
+	r  *http.Request
+	id string
+	// parent is the step of a trace that the request is part of, if it says one.
+	parent trace.Parent
+	large  bool // it holds one of the places for large bodies
+	note   note
 }
 
 // route finds the handler, or nil. Nothing but exact methods and paths is
