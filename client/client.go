@@ -58,6 +58,10 @@ type Config struct {
 	// the server offers it, as with an HTTPClient of one's own or a Router behind
 	// https://. Requests are signed all the same.
 	PlainText bool
+	// Traceparent, when set, is asked before each request for the step of a trace that
+	// the request is part of, in the form of the header traceparent (W3C Trace Context),
+	// or "". Commands in the sandbox find it in their variable TRACEPARENT.
+	Traceparent func(ctx context.Context) string
 	// UserAgent is sent with every request; default "agentcube-go".
 	UserAgent string
 }
@@ -73,6 +77,7 @@ type Client struct {
 	stall   time.Duration
 	agent   string
 	plain   bool
+	parent  func(context.Context) string // nil: no traces
 
 	mu      sync.Mutex
 	secures []*secure // those in use
@@ -96,6 +101,7 @@ func New(cfg Config) (*Client, error) {
 		manager: manager, router: router,
 		token: cfg.Token, source: cfg.TokenSource, local: cfg.LocalToken,
 		agent: cfg.UserAgent, stall: cfg.StallTimeout, plain: cfg.PlainText || cfg.HTTPClient != nil,
+		parent: cfg.Traceparent,
 	}
 	if c.stall == 0 {
 		c.stall = DefaultStallTimeout
@@ -291,6 +297,11 @@ func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
 		req.Header[name] = values
 	}
 	req.Header.Set("User-Agent", c.agent)
+	if c.parent != nil {
+		if step := c.parent(ctx); step != "" {
+			req.Header.Set("Traceparent", step)
+		}
+	}
 	if in.json != nil {
 		req.Header.Set("Content-Type", "application/json")
 	} else if in.ctype != "" {

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._requests import Request
 from ._secure import Channel
 from ._settings import Endpoint, proxy_for
+from ._trace import traceparent
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -193,6 +194,8 @@ class Transport:
         yield "User-Agent", USER_AGENT
         if authorization is not None:
             yield "Authorization", f"Bearer {authorization}"
+        if (parent := traceparent()) is not None:
+            yield "traceparent", parent
         yield from request.headers.items()
         if isinstance(request.body, bytes):
             yield "Content-Length", str(len(request.body))
