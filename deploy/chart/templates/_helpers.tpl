@@ -95,6 +95,10 @@ redis://{{ include "agentcube.fullname" . }}-valkey:6379
   value: {{ .requiredRole | quote }}
 {{- end }}
 {{- end }}
+{{- if .Values.metrics.enabled }}
+- name: AGENTCUBE_METRICS_LISTEN
+  value: ":{{ .Values.metrics.port }}"
+{{- end }}
 {{- end -}}
 
 {{/* Any setting by its own name, as environment. */}}

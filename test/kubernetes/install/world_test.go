@@ -25,6 +25,7 @@ import (
 
 	"github.com/volcano-sh/agentcube/client"
 	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
+	"github.com/volcano-sh/agentcube/internal/trace/otlp/otlptest"
 	"github.com/volcano-sh/agentcube/test/kubernetes/cluster"
 )
 
@@ -43,6 +44,8 @@ type world struct {
 	client  *kubernetes.Clientset
 	dynamic *dynamic.DynamicClient
 	redis   *redisServer
+	// collector is sent the traces.
+	collector *otlptest.Receiver
 	// manager and router are the URLs at which the node reaches the two planes.
 	manager, router string
 }
@@ -82,7 +85,7 @@ func startWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	w.redis = startRedis(t)
+	w.redis, w.collector = startRedis(t), otlptest.NewAt(t, collectorAddress)
 	w.helm(t, "install", nil)
 	w.manager, w.router = w.url(t, "workloadmanager"), w.url(t, "agentcube-router")
 	return w
@@ -92,6 +95,7 @@ func startWorld(t *testing.T) *world {
 func (w *world) values() object {
 	service := object{"type": "NodePort", "port": 8080}
 	part := object{"service": service, "hosts": []string{cluster.NodeIP}, "replicas": 2,
+		"config":    object{"tracing": true, "tracingEndpoint": "http://" + collectorAddress},
 		"resources": object{"requests": object{"cpu": "10m", "memory": "64Mi"}}}
 	return object{
 		"image":           object{"repository": "agentcube.test/agentcube", "tag": "test"},
@@ -99,6 +103,7 @@ func (w *world) values() object {
 		"redis":           object{"addr": w.redis.addr, "password": w.redis.password},
 		"router":          part,
 		"workloadmanager": part,
+		"metrics":         object{"dashboards": object{"enabled": true}},
 		"log":             object{"level": "debug", "format": "text"},
 	}
 }
