@@ -85,7 +85,7 @@ type Defence struct {
 // Defences are all of them.
 func Defences() []Defence {
 	return slices.Concat(requests(), forms(), hellos(), firstKey(), forwarding(), owners(), copies(), tokens(), rights(), openID(), certificates(),
-		browsers(), bounds(), files(), processes(), machine(), images(), pods(), goClient(), pythonSDK(), records())
+		browsers(), bounds(), files(), processes(), machine(), images(), pods(), goClient(), pythonSDK(), records(), telemetry())
 }
 
 // Attacks are tests of the whole program, with real sandboxes, which are run as they

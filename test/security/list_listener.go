@@ -22,7 +22,7 @@ func browsers() []Defence {
 		{"fetch-site", Page, "has an answer loaded as an image", hosts,
 			`switch r.Header.Get("Sec-Fetch-Site") {`, `switch "" {`, inServe("TestHosts")},
 		{"host-in-up", Page, "finds a listener that checks nothing", "internal/cli/up.go",
-			`Hosts: hosts}.Wrap(both)`, `Hosts: httpserve.Hosts{Names: append(hosts.Names, "rebound.example")}}.Wrap(both)`, Test{In: "internal/cli", Name: "TestUpChecksHosts"}},
+			`Hosts: hosts}, plane).Wrap(both)`, `Hosts: httpserve.Hosts{Names: append(hosts.Names, "rebound.example")}}, plane).Wrap(both)`, Test{In: "internal/cli", Name: "TestUpChecksHosts"}},
 		{"answers-not-rendered", Page, "has an answer rendered as a page of AgentCube's", "internal/httpserve/json.go",
 			`h.Set("Content-Security-Policy", ContentPolicy)`, ``, inServe("TestSecurityHeaders")},
 		{"answers-not-kept", Page, "finds answers in the browser's cache", "internal/httpserve/json.go",
