@@ -124,8 +124,8 @@ func (s *Server) server(logger *slog.Logger) (srv *http.Server, l net.Listener, 
 		}
 		return srv, l, func(context.Context) {}
 	}
-	sniffing := newSniffer(l, s.TLS, onTLS)
-	return srv, sniffing, sniffing.finish
+	sniffing := sniff(l, s.TLS, onTLS)
+	return srv, sniffing, sniffing.Finish
 }
 
 // crowded is what a connection that finds no room is told.

@@ -4,19 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"time"
+
+	"github.com/volcano-sh/agentcube/internal/httpguard"
 )
-
-// helloTimeout bounds the wait for the first byte of a connection.
-const helloTimeout = 10 * time.Second
-
-// tlsRecord is the first byte of a ClientHello, and of nothing that HTTP begins with.
-const tlsRecord = 0x16
 
 // beatEvery is how often a request that lasts shows that it does.
 const beatEvery = time.Second
@@ -49,81 +43,22 @@ func (q *request) beat() (quiet func()) {
 	}
 }
 
-// sniffer accepts connections in plain text and with TLS on one address. An
-// http.Server knows the latter by their type.
-type sniffer struct {
-	net.Listener
-	config *tls.Config
-	ready  chan net.Conn
-
-	ctx   context.Context // ends with Close
-	stop  context.CancelFunc
-	begun sync.Once
-	wg    sync.WaitGroup
-	err   error // why no more are accepted; set before failed is closed
-	over  chan struct{}
-}
-
-func newSniffer(l net.Listener, config *tls.Config) *sniffer {
-	s := &sniffer{Listener: l, config: config, ready: make(chan net.Conn), over: make(chan struct{})}
-	s.ctx, s.stop = context.WithCancel(context.Background())
-	return s
-}
-
-// Accept implements net.Listener.
-func (s *sniffer) Accept() (net.Conn, error) {
-	s.begun.Do(func() { s.wg.Go(s.accept) })
-	select {
-	case conn := <-s.ready:
-		return conn, nil
-	case <-s.over:
-		return nil, s.err
-	}
-}
-
-func (s *sniffer) accept() {
-	defer close(s.over)
-	for {
-		conn, err := s.Listener.Accept()
-		if err != nil {
-			s.err = err
-			return
+// sniff accepts connections in plain text and with TLS on one address. An http.Server
+// knows the latter by their type.
+func sniff(l net.Listener, config *tls.Config) *httpguard.Sorter {
+	return httpguard.NewSorter(l, begin, func(_ context.Context, conn net.Conn, first byte, serve func(net.Conn)) {
+		if first == httpguard.TLSRecord {
+			conn = tls.Server(newCoalescer(conn), config)
 		}
-		s.wg.Go(func() { s.sniff(conn) })
-	}
+		serve(conn)
+	})
 }
 
-// sniff looks at the first byte. Who sends none is nobody.
-func (s *sniffer) sniff(conn net.Conn) {
-	stop := context.AfterFunc(s.ctx, func() { conn.Close() })
-	first := make([]byte, 1)
-	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
-	_, err := io.ReadFull(conn, first)
-	_ = conn.SetReadDeadline(time.Time{})
-	if !stop() || err != nil {
-		conn.Close()
-		return
-	}
-	var found net.Conn = &begunConn{Conn: conn, before: bytes.NewReader(first)}
-	if first[0] == tlsRecord {
-		found = tls.Server(newCoalescer(found), s.config)
-	}
-	select {
-	case s.ready <- found:
-	case <-s.ctx.Done():
-		conn.Close()
-	}
-}
-
-// Close implements net.Listener.
-func (s *sniffer) Close() error {
-	err := s.Listener.Close()
-	s.stop()
-	s.wg.Wait()
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
+// begin reads the first byte of a connection.
+func begin(conn net.Conn) (first byte, whole net.Conn, err error) {
+	read := make([]byte, 1)
+	_, err = io.ReadFull(conn, read)
+	return read[0], &begunConn{Conn: conn, before: bytes.NewReader(read)}, err
 }
 
 // begunConn is a connection of which something was read before.

@@ -181,12 +181,14 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		DisableGeneralOptionsHandler: true,
 	}
 	failed := make(chan error, len(listeners))
+	var sorters []*httpguard.Sorter
 	for _, l := range listeners {
 		if _, tcp := l.Addr().(*net.TCPAddr); tcp {
 			l = limit.Listener(l)
 		}
 		s.log.Info("serving", "address", l.Addr().String())
-		l := newSniffer(l, s.gate.TLS())
+		l := sniff(l, s.gate.TLS())
+		sorters = append(sorters, l)
 		go func() { failed <- srv.Serve(l) }()
 	}
 	select {
@@ -204,6 +206,9 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	}
 	for range listeners {
 		_ = <-failed
+	}
+	for _, l := range sorters {
+		l.Finish(ctx) // which has ended: who has not begun by now is not waited for
 	}
 	return err
 }
