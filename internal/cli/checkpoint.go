@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -119,27 +118,10 @@ func newCheckpointRm(a *app) *cobra.Command {
 					return c.DeleteCheckpointOf(ctx, owner, name)
 				}
 			}
-			deleted := []string{}
-			var errs []error
-			for _, name := range names {
-				if _, err := remove(cmd.Context(), name); err != nil {
-					errs = append(errs, err)
-				} else {
-					deleted = append(deleted, name)
-				}
-				if cmd.Context().Err() != nil {
-					break
-				}
-			}
-			out := struct {
-				Deleted []string `json:"deleted"`
-			}{deleted}
-			err = a.print(out, func(w io.Writer) {
-				for _, name := range deleted {
-					fmt.Fprintln(w, printable(name))
-				}
+			return a.each(cmd.Context(), "delete checkpoints", "deleted", names, func(ctx context.Context, name string) error {
+				_, err := remove(ctx, name)
+				return err
 			})
-			return errors.Join(append(errs, err)...)
 		},
 	}
 	cmd.Flags().StringVar(&owner, "owner", "", "remove those of another `owner`; needs the scope admin")

@@ -170,25 +170,12 @@ func newImageRm(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			removed := []string{}
-			for _, ref := range list {
-				if err = store.Remove(cmd.Context(), ref); err != nil {
-					err = fmt.Errorf("remove image: %w", err)
-					break
+			return a.each(cmd.Context(), "remove images", "removed", list, func(ctx context.Context, ref string) error {
+				if err := store.Remove(ctx, ref); err != nil {
+					return fmt.Errorf("remove image: %w", err)
 				}
-				removed = append(removed, ref)
-			}
-			perr := a.print(struct {
-				Removed []string `json:"removed"`
-			}{removed}, func(w io.Writer) {
-				for _, ref := range removed {
-					fmt.Fprintln(w, printable(ref))
-				}
+				return nil
 			})
-			if err == nil {
-				err = perr
-			}
-			return err
 		},
 	}
 }

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -39,28 +37,7 @@ func newSessionRm(a *app) *cobra.Command {
 					ids = append(ids, s.SessionID)
 				}
 			}
-			bar := a.progressSteps("delete sessions", int64(len(ids)))
-			defer bar.finish()
-			deleted := []string{}
-			var errs []error
-			for _, id := range ids {
-				if err := c.DeleteSession(ctx, id); err != nil {
-					errs = append(errs, err)
-				} else {
-					deleted = append(deleted, id)
-				}
-				bar.add(1)
-			}
-			bar.finish()
-			out := struct {
-				Deleted []string `json:"deleted"`
-			}{deleted}
-			err = a.print(out, func(w io.Writer) {
-				for _, id := range deleted {
-					fmt.Fprintln(w, printable(id))
-				}
-			})
-			return errors.Join(append(errs, err)...)
+			return a.each(ctx, "delete sessions", "deleted", ids, c.DeleteSession)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "delete all sessions of this owner")

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -101,27 +99,10 @@ they end.`,
 				return err
 			}
 			defer c.Close()
-			revoked := []string{}
-			var errs []error
-			for _, name := range names {
-				if _, err := c.RevokeToken(cmd.Context(), name); err != nil {
-					errs = append(errs, err)
-				} else {
-					revoked = append(revoked, name)
-				}
-				if cmd.Context().Err() != nil {
-					break
-				}
-			}
-			out := struct {
-				Revoked []string `json:"revoked"`
-			}{revoked}
-			err = a.print(out, func(w io.Writer) {
-				for _, name := range revoked {
-					fmt.Fprintln(w, printable(name))
-				}
+			return a.each(cmd.Context(), "revoke tokens", "revoked", names, func(ctx context.Context, name string) error {
+				_, err := c.RevokeToken(ctx, name)
+				return err
 			})
-			return errors.Join(append(errs, err)...)
 		},
 	}
 }
