@@ -165,7 +165,7 @@ test-kubernetes: kubernetes-binaries image image-agentcube venv $(HELM) ## tests
 	@[[ -r "$(SDK_README)" ]] || { echo "test-kubernetes: $(SDK_README) is missing: its code blocks are part of the tests; name it with SDK_README=FILE" >&2; exit 1; }
 	@AGENTCUBE_KUBERNETES=$(CURDIR)/$(KUBERNETES) AGENTCUBE_HELM=$(CURDIR)/$(HELM) AGENTCUBE_CHART=$(CURDIR)/deploy/chart \
 	 AGENTCUBE_KUBE_IMAGE=$(CURDIR)/$(KUBEIMAGE) AGENTCUBE_IMAGE=$(CURDIR)/$(IMAGE) AGENTCUBE_PICOD=$(CURDIR)/$(PICOD) \
-	 AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK=$(CURDIR)/sdk/python/src AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
+	 AGENTCUBE_BIN=$(CURDIR)/$(AGENTCUBE) AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK=$(CURDIR)/sdk/python/src AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
 	 $(GO) test -p 1 -parallel 4 -count 1 -timeout 20m $(KUBERNETES_FLAGS) ./test/kubernetes/...
 
 .PHONY: kubernetes

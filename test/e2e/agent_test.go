@@ -20,91 +20,10 @@ import (
 	"github.com/volcano-sh/agentcube/client"
 )
 
-// agentServer is an agent with state. It knows nothing at "/".
-const agentServer = `
-import hashlib, http.server, json, os, threading
-count, go = 0, threading.Semaphore(0)
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def answer(self, value, status=200):
-        body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-    def do_POST(self):
-        global count
-        left, digest = int(self.headers.get("Content-Length") or 0), hashlib.sha256()
-        size = left
-        while left:
-            piece = self.rfile.read(min(left, 1 << 20))
-            digest.update(piece)
-            left -= len(piece)
-        if self.path == "/count":
-            count += 1
-            self.answer({"count": count})
-        elif self.path == "/go":
-            go.release()
-            self.answer("gone")
-        elif self.path == "/die":
-            os._exit(3)
-        else:
-            self.answer({"size": size, "sha256": digest.hexdigest()})
-    def do_GET(self):
-        if self.path == "/events":
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            for n in range(3):
-                event = f"data: {n}\n\n".encode()
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
-                go.acquire()
-            self.wfile.write(b"0\r\n\r\n")
-        elif self.path == "/blob":
-            self.answer(b"x" * (32 << 20))
-        elif self.path == "/":
-            self.answer({"error": "no such page"}, 404)
-        else:
-            self.answer({"port": self.server.server_port, "path": self.path, "uid": os.getuid(), "cwd": os.getcwd(),
-                         "headers": {k.lower(): v for k, v in self.headers.items()}})
-    do_PUT = do_HEAD = do_GET
-
-admin = http.server.ThreadingHTTPServer(("127.0.0.1", 9001), Handler)
-threading.Thread(target=admin.serve_forever, daemon=True).start()
-http.server.ThreadingHTTPServer(("", 9000), Handler).serve_forever()
-`
-
 // agentTemplate adds an agent that runs a Python program, before the server starts.
 func (s *server) agentTemplate(t *testing.T, name, program, more string) {
 	t.Helper()
-	command, err := json.Marshal([]string{"python3", "-c", program})
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := fmt.Sprintf(`apiVersion: runtime.agentcube.volcano.sh/v1alpha1
-kind: AgentRuntime
-metadata: {name: %s}
-spec:
-  targetPort:
-    - {port: 9001, pathPrefix: /admin, protocol: HTTP}
-    - {port: 9000, pathPrefix: /, protocol: HTTP}
-  podTemplate:
-    spec:
-      securityContext: {runAsUser: 1000, runAsNonRoot: true}
-      containers:
-        - name: agent
-          image: agentcube/python:latest
-          workingDir: /srv
-          command: %s
-          resources: {limits: {cpu: "1", memory: 256Mi}}
-  %s
-status: {}
-`, name, command, more)
-	if err := os.WriteFile(filepath.Join(s.path("t"), name+".yaml"), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.path("t"), name+".yaml"), []byte(agentText(name, localImage, program, more)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -112,7 +31,7 @@ status: {}
 // agent is a caller of an agent, with or without a session.
 type agent struct {
 	t       *testing.T
-	srv     *server
+	router  string // its URL
 	name    string
 	token   string
 	session string
@@ -122,7 +41,7 @@ type agent struct {
 func (a *agent) send(method, path string, body io.Reader) *http.Response {
 	a.t.Helper()
 	req, err := http.NewRequestWithContext(a.t.Context(), method,
-		a.srv.url+"/v1/namespaces/default/agent-runtimes/"+a.name+"/invocations/"+path, body)
+		a.router+"/v1/namespaces/default/agent-runtimes/"+a.name+"/invocations/"+path, body)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -171,13 +90,10 @@ func (a *agent) count(want float64) {
 // TestAgent: an agent's own server is a session's, with all that a session has.
 func TestAgent(t *testing.T) {
 	t.Parallel()
-	srv := stoppedServer(t)
-	srv.agentTemplate(t, "agent", agentServer, "sessionTimeout: 15m\n  maxSessionDuration: 8h")
-	srv.agentTemplate(t, "brief", agentServer, "sessionTimeout: 2s")
-	srv.restart(t)
-	c := srv.client(t)
+	at := at(t)
+	c := at.client(t)
 	begin := func(t *testing.T, name string) *agent {
-		a := (&agent{t: t, srv: srv, name: name, token: srv.token}).begin()
+		a := (&agent{t: t, router: at.Router, name: name, token: at.Token}).begin()
 		t.Cleanup(func() {
 			if err := c.DeleteSession(context.WithoutCancel(t.Context()), a.session); err != nil && !errors.Is(err, client.ErrSessionEnded) {
 				t.Error(err)
@@ -230,11 +146,7 @@ func TestAgent(t *testing.T) {
 		}
 	})
 	t.Run("another owner", func(t *testing.T) {
-		token, err := c.CreateToken(t.Context(), "mallory", client.TokenOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		mallory := &agent{t: t, srv: srv, name: "agent", token: token.Token, session: one.session}
+		mallory := &agent{t: t, router: at.Router, name: "agent", token: at.Stranger, session: one.session}
 		if status, answer, header := mallory.call("POST", "count", "{}"); status != 404 || answer["code"] != string(api.CodeSessionNotFound) || header.Get(api.HeaderSessionID) != "" {
 			t.Errorf("a stranger got %d %v", status, answer)
 		}
@@ -245,9 +157,7 @@ func TestAgent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Pause(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		at.pause(t, s)
 		one.count(5)
 	})
 	t.Run("idle", func(t *testing.T) {
@@ -301,7 +211,7 @@ func TestAgentThatFails(t *testing.T) {
 	srv.agentTemplate(t, "dying", "print('hunter2'); raise SystemExit('hunter2')", "")
 	srv.agentTemplate(t, "deaf", "import time; print('hunter2', flush=True); time.sleep(1000)", "")
 	srv.restart(t)
-	slow := &agent{t: t, srv: srv, name: "slow", token: srv.token}
+	slow := &agent{t: t, router: srv.url, name: "slow", token: srv.token}
 	slow.begin().count(1)
 	for name, want := range map[string]struct {
 		status     int
@@ -310,7 +220,7 @@ func TestAgentThatFails(t *testing.T) {
 		"dying": {502, "the template's server ended before it listened on port 9001", "run its command in a session of the same image"},
 		"deaf":  {504, "the template's server did not listen on port 9001 within 15s", "it has to listen on all addresses (0.0.0.0)"},
 	} {
-		a := &agent{t: t, srv: srv, name: name, token: srv.token}
+		a := &agent{t: t, router: srv.url, name: name, token: srv.token}
 		status, answer, _ := a.call("GET", "", "")
 		hint, _ := answer["hint"].(string)
 		if status != want.status || answer["error"] != want.text || !strings.Contains(hint, want.hint) || answer["code"] != string(api.CodeServerNotListening) {

@@ -14,9 +14,10 @@ import (
 	"github.com/volcano-sh/agentcube/api"
 )
 
-// commandLine runs agentcube against the shared server, as its owner would.
+// commandLine runs agentcube as who uses an installation would.
 type commandLine struct {
 	t   *testing.T
+	at  *installation
 	dir string // working directory
 }
 
@@ -25,7 +26,7 @@ type ran struct {
 	stdout, stderr string
 }
 
-func newCommandLine(t *testing.T) commandLine { return commandLine{t: t, dir: t.TempDir()} }
+func newCommandLine(t *testing.T) commandLine { return commandLine{t: t, at: at(t), dir: t.TempDir()} }
 
 func (c commandLine) run(args ...string) ran { return c.feed("", args...) }
 
@@ -33,7 +34,7 @@ func (c commandLine) feed(stdin string, args ...string) ran {
 	c.t.Helper()
 	cmd := exec.CommandContext(c.t.Context(), env.bin, args...)
 	cmd.Dir, cmd.Stdin = c.dir, strings.NewReader(stdin)
-	cmd.Env = env.shared.environ("WORKLOAD_MANAGER_URL="+env.shared.url, "ROUTER_URL="+env.shared.url)
+	cmd.Env = c.at.environ
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -75,7 +76,7 @@ func (c commandLine) session() string {
 	id := strings.TrimSpace(c.ok("session", "create"))
 	c.t.Cleanup(func() {
 		cmd := exec.Command(env.bin, "session", "rm", id)
-		cmd.Env = env.shared.environ("WORKLOAD_MANAGER_URL=" + env.shared.url)
+		cmd.Env = c.at.environ
 		if out, err := cmd.CombinedOutput(); err != nil {
 			c.t.Errorf("session rm: %v: %s", err, out)
 		}
@@ -121,7 +122,7 @@ func TestExitCodes(t *testing.T) {
 		{args: []string{"no-such-command"}, code: 2},
 	} {
 		t.Run(strings.ReplaceAll(strings.Join(tt.args, " "), "/", "_"), func(t *testing.T) {
-			c := commandLine{t: t, dir: c.dir}
+			c := commandLine{t: t, at: c.at, dir: c.dir}
 			got := c.feed(tt.stdin, tt.args...)
 			if got.code != tt.code || got.stdout != tt.stdout || !strings.Contains(got.stderr, tt.stderr) {
 				t.Errorf("ended with %d, stdout %q, stderr %q; want %d, %q, %q", got.code, got.stdout, got.stderr, tt.code, tt.stdout, tt.stderr)
@@ -177,7 +178,7 @@ func TestOutputForPrograms(t *testing.T) {
 	id := c.session()
 	var rec api.Session
 	c.decode(&rec, "session", "get", id)
-	if rec.SessionID != id || rec.State != api.StateRunning || rec.Isolation != "gvisor" || rec.Auth != api.AuthManaged {
+	if rec.SessionID != id || rec.State != api.StateRunning || rec.Isolation != c.at.Isolation || rec.Auth != api.AuthManaged {
 		t.Errorf("session get: %+v", rec)
 	}
 	var list api.SessionList

@@ -46,7 +46,7 @@ func TestSessionsEnd(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := env.shared.client(t)
+			c := at(t).client(t)
 			s := create(t, c, tt.opts)
 			if tt.use != nil {
 				tt.use(t, s)
@@ -82,15 +82,15 @@ func keepBusy(t *testing.T, s *client.Session) {
 // the session's, nothing is had.
 func TestWhoMayCall(t *testing.T) {
 	t.Parallel()
-	srv := env.shared
-	s := create(t, srv.client(t), client.CreateOptions{})
-	own := "Bearer " + srv.token
+	at := at(t)
+	s := create(t, at.client(t), client.CreateOptions{})
+	own := "Bearer " + at.Token
 	data := "/v1/namespaces/default/code-interpreters/simple-codeinterpreter/invocations/api/files?path=."
 	other, err := client.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger, err := srv.client(t).Attach(t.Context(), s.ID, other)
+	stranger, err := at.client(t).Attach(t.Context(), s.ID, other)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestWhoMayCall(t *testing.T) {
 		{"the owner", "GET", "/v1/sessions/" + s.ID, map[string]string{"Authorization": own}, 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			status, body := request(t, srv, tt.method, tt.path, tt.header)
+			status, body := request(t, tt.method, at.url(tt.path), tt.header)
 			if status != tt.status {
 				t.Fatalf("%s %s = %d %s, want %d", tt.method, tt.path, status, body, tt.status)
 			}
@@ -130,9 +130,9 @@ func TestWhoMayCall(t *testing.T) {
 }
 
 // request makes a plain HTTP request and returns status and body.
-func request(t *testing.T, srv *server, method, path string, header map[string]string) (int, []byte) {
+func request(t *testing.T, method, url string, header map[string]string) (int, []byte) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, srv.url+path, strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}

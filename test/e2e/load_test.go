@@ -154,7 +154,7 @@ func (s *server) goroutines(t *testing.T) int {
 // TestLargeFiles: 64 MiB go in and come out unchanged.
 func TestLargeFiles(t *testing.T) {
 	t.Parallel()
-	s := create(t, env.shared.client(t), client.CreateOptions{})
+	s := create(t, at(t).client(t), client.CreateOptions{})
 	const size = 64 << 20
 	content := make([]byte, size)
 	_, _ = rand.Read(content)

@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -17,7 +20,8 @@ type setup struct {
 	root   string // the repository
 	dir    string // removed at the end
 	seed   string // image store with the default image in it
-	shared *server
+	at     *installation
+	shared *server // which at is, when these tests have started it
 
 	// How much the tests of sleep do; AGENTCUBE_E2E_PAUSES and
 	// AGENTCUBE_E2E_SLEEPERS make it more.
@@ -57,9 +61,6 @@ func runTests(m *testing.M) (code int, err error) {
 			}
 		}
 	}
-	if os.Geteuid() != 0 {
-		return 1, fmt.Errorf("sandboxes can only be made by root; run them with: sudo make test-e2e")
-	}
 	if env.root, err = filepath.Abs("../.."); err != nil {
 		return 1, err
 	}
@@ -68,6 +69,19 @@ func runTests(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer os.RemoveAll(env.dir)
+	if file := os.Getenv(InstallationVariable); file != "" {
+		if env.at, err = installed(file); err != nil {
+			return 1, err
+		}
+		flag.Parse()
+		if err := flag.Set("test.run", "^("+strings.Join(Anywhere(), "|")+")$"); err != nil {
+			return 1, err
+		}
+		return m.Run(), nil
+	}
+	if os.Geteuid() != 0 {
+		return 1, fmt.Errorf("sandboxes can only be made by root; run them with: sudo make test-e2e")
+	}
 	// The first server imports the image for all others.
 	if env.shared, err = prepareServer(filepath.Join(env.dir, "s"), "--image-archive", env.image); err != nil {
 		return 1, err
@@ -76,6 +90,9 @@ func runTests(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	env.seed = filepath.Join(env.shared.data, "images")
+	if env.at, err = env.shared.asInstallation(); err != nil {
+		return 1, errors.Join(err, env.shared.stop())
+	}
 	code = m.Run()
 	if err := env.shared.stop(); err != nil {
 		return 1, err

@@ -17,15 +17,13 @@ import (
 // while it is let, and looks at what that client looks at.
 func TestOldAgentClient(t *testing.T) {
 	t.Parallel()
-	srv := stoppedServer(t)
-	srv.agentTemplate(t, "agent", agentServer, "sessionTimeout: 15m")
-	srv.restart(t)
+	at := at(t)
 	var conn net.Conn
 	var answers *bufio.Reader
 	connect := func() {
 		t.Helper()
 		var err error
-		if conn, err = net.Dial("tcp", srv.addr); err != nil {
+		if conn, err = net.Dial("tcp", at.router(t)); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
@@ -35,12 +33,12 @@ func TestOldAgentClient(t *testing.T) {
 	send := func(method, path, headers, body string) (status int, header http.Header, text string) {
 		t.Helper()
 		request := method + " /v1/namespaces/default/agent-runtimes/agent/invocations/" + path + " HTTP/1.1\r\n" +
-			"Host: " + srv.addr + "\r\n" +
+			"Host: " + at.router(t) + "\r\n" +
 			"User-Agent: python-requests/2.32.5\r\n" +
 			"Accept-Encoding: gzip, deflate\r\n" +
 			"Accept: */*\r\n" +
 			"Connection: keep-alive\r\n" +
-			"Authorization: Bearer " + srv.token + "\r\n" + headers
+			"Authorization: Bearer " + at.Token + "\r\n" + headers
 		if body != "" {
 			request += fmt.Sprintf("Content-Length: %d\r\nContent-Type: application/json\r\n", len(body))
 		}
@@ -74,7 +72,7 @@ func TestOldAgentClient(t *testing.T) {
 		}
 	}
 	// Agents are never deleted by that client: what has ended is found gone.
-	if err := srv.client(t).DeleteSession(t.Context(), id); err != nil {
+	if err := at.client(t).DeleteSession(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
 	if status, _, text := send("POST", "count", session, `{}`); status != 410 || !strings.Contains(text, string(api.CodeSessionEnded)) {

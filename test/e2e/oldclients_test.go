@@ -23,7 +23,7 @@ import (
 // wire, by the wire contract's section 1 and without any code of ours.
 type oldClient struct {
 	t       *testing.T
-	srv     *server
+	at      *installation
 	key     *rsa.PrivateKey // nil: the SDK that holds no key (0.1.0)
 	session string
 	base    string // of the data plane
@@ -38,7 +38,7 @@ func TestOldClients(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &oldClient{t: t, srv: env.shared, key: key}
+		c := &oldClient{t: t, at: at(t), key: key}
 		der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
 		if err != nil {
 			t.Fatal(err)
@@ -51,7 +51,7 @@ func TestOldClients(t *testing.T) {
 	})
 	t.Run("0.1.0, the Router signs", func(t *testing.T) {
 		t.Parallel()
-		c := &oldClient{t: t, srv: env.shared}
+		c := &oldClient{t: t, at: at(t)}
 		c.create("my-interpreter", `{"name": "my-interpreter", "namespace": "default", "ttl": 3600, "metadata": {}}`)
 		c.tour(`"120s"`, `"0.5s"`, `"1800.0s"`)
 	})
@@ -59,7 +59,7 @@ func TestOldClients(t *testing.T) {
 
 func (c *oldClient) create(name, body string) {
 	c.t.Helper()
-	status, raw, _ := c.do("POST", c.srv.url+"/v1/code-interpreter", "application/json", []byte(body), "Bearer "+c.srv.token)
+	status, raw, _ := c.do("POST", c.at.Manager+"/v1/code-interpreter", "application/json", []byte(body), "Bearer "+c.at.Token)
 	var answer struct {
 		SessionID   string `json:"sessionId"`
 		EntryPoints []any  `json:"entryPoints"`
@@ -68,7 +68,7 @@ func (c *oldClient) create(name, body string) {
 		c.t.Fatalf("create = %d %s (%v)", status, raw, err)
 	}
 	c.session = answer.SessionID
-	c.base = c.srv.url + "/v1/namespaces/default/code-interpreters/" + name + "/invocations/"
+	c.base = c.at.Router + "/v1/namespaces/default/code-interpreters/" + name + "/invocations/"
 }
 
 // tour makes every call of the SDK. Time-outs are JSON strings.
@@ -129,7 +129,7 @@ func (c *oldClient) tour(usual, short, odd string) {
 // remove is stop(): 404 counts as success there, so the second is asked, too.
 func (c *oldClient) remove() {
 	for _, want := range []int{200, 404} {
-		status, raw, _ := c.do("DELETE", c.srv.url+"/v1/code-interpreter/sessions/"+c.session, "application/json", nil, "Bearer "+c.srv.token)
+		status, raw, _ := c.do("DELETE", c.at.Manager+"/v1/code-interpreter/sessions/"+c.session, "application/json", nil, "Bearer "+c.at.Token)
 		if status != want {
 			c.t.Errorf("delete = %d %s, want %d", status, raw, want)
 		}
@@ -155,7 +155,7 @@ func (c *oldClient) execute(command, timeout string) oldResult {
 // want makes a data-plane call.
 func (c *oldClient) want(status int, method, path, ctype string, body []byte) []byte {
 	c.t.Helper()
-	authorization := "Bearer " + c.srv.token
+	authorization := "Bearer " + c.at.Token
 	if c.key != nil {
 		authorization = "Bearer " + c.sign(ctype, body)
 	}

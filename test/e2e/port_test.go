@@ -41,7 +41,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 3000), Handler).serve_forever()
 // session, also with another protocol over the connection, as web sockets are.
 func TestPort(t *testing.T) {
 	t.Parallel()
-	c := env.shared.client(t)
+	c := at(t).client(t)
 	bound := create(t, c, client.CreateOptions{})
 	managed := create(t, c, client.CreateOptions{Managed: true})
 	for _, s := range []*client.Session{bound, managed} {

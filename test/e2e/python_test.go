@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -21,13 +22,6 @@ func newDefaultServer(t *testing.T) *server {
 		t.Fatalf("%s is taken: these tests need it, because an SDK without settings connects there; stop what listens and run them again", defaultAddr)
 	}
 	s := stoppedServer(t, "--listen", defaultAddr)
-	agent, err := os.ReadFile(filepath.Join(env.root, "sdk", "python", "examples", "agent.yaml"))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(s.path("t"), "agent.yaml"), agent, 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.restart(t)
 	return s
 }
@@ -50,7 +44,7 @@ func (s *server) python(t *testing.T, python, dir string, args ...string) string
 }
 
 // TestPythonSDK: what the SDK's README promises happens against a server with
-// all defaults, and with the SDK's own end-to-end tests.
+// all defaults.
 func TestPythonSDK(t *testing.T) {
 	srv := newDefaultServer(t)
 	readme, err := os.ReadFile(env.readme)
@@ -122,15 +116,6 @@ func TestPythonSDK(t *testing.T) {
 		}
 	}
 
-	t.Run("tests of the SDK", func(t *testing.T) {
-		cmd := exec.CommandContext(t.Context(), env.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/e2e")
-		cmd.Dir = filepath.Join(env.root, "sdk", "python")
-		cmd.Env = srv.environ("AGENTCUBE_E2E_URL="+srv.url, "AGENTCUBE_SDK_README="+env.readme, "PYTHONDONTWRITEBYTECODE=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
-	})
-
 	// As a user gets it: built, installed into an environment of its own.
 	t.Run("built package", func(t *testing.T) {
 		dir := t.TempDir()
@@ -147,6 +132,24 @@ func TestPythonSDK(t *testing.T) {
 			t.Errorf("printed %q", out)
 		}
 	})
+}
+
+// TestSDKItself: the SDK's own end-to-end tests, which run the README's code, too.
+func TestSDKItself(t *testing.T) {
+	at := at(t)
+	args := []string{"-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/e2e"}
+	sleeps := "yes"
+	if !at.Sleeps {
+		args, sleeps = append(args, "--ignore", "tests/e2e/test_sleep_live.py"), "no"
+	}
+	cmd := exec.CommandContext(t.Context(), env.python, args...)
+	cmd.Dir = filepath.Join(env.root, "sdk", "python")
+	cmd.Env = append(slices.Clone(at.environ), "AGENTCUBE_E2E_SLEEPS="+sleeps, "AGENTCUBE_SDK_README="+env.readme, "PYTHONDONTWRITEBYTECODE=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v", err)
+	}
+	t.Logf("%s", out)
 }
 
 // sh runs a program of this machine that has to succeed.

@@ -323,37 +323,26 @@ func shareImages(from, to string) error {
 // writeTemplates writes the templates that the tests need besides the shipped
 // ones.
 func writeTemplates(dir string) error {
-	for _, t := range []struct{ namespace, name, spec, template string }{
-		{"agentcube", "custom-template", "", small},
-		{"default", "short-idle", "sessionTimeout: 2s", small},
-		{"default", "short-life", "maxSessionDuration: 3s", small},
-		{"default", "small", "", small},
-		{"default", "keeper", "", keeperTemplate},
-		{"default", "dozy", "pauseAfter: 1s\n  sessionTimeout: 6s", small},
-		{"default", "as-root", "", "runAsRoot: true\n    " + small},
-	} {
-		if err := writeTemplate(dir, t.namespace, t.name, t.spec, t.template); err != nil {
+	texts, err := Templates(env.root, localImage)
+	if err != nil {
+		return err
+	}
+	texts["default-keeper.yaml"] = interpreterText("default", "keeper", localImage, "", keeperTemplate)
+	texts["default-dozy.yaml"] = interpreterText("default", "dozy", localImage, "pauseAfter: 1s\n  sessionTimeout: 6s", small)
+	texts["default-as-root.yaml"] = interpreterText("default", "as-root", localImage, "", "runAsRoot: true\n    "+small)
+	for name, text := range texts {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// small is a sandbox that does not take much.
-const small = "maxProcesses: 64\n    resources: {limits: {cpu: \"1\", memory: 256Mi, ephemeral-storage: 128Mi}}"
-
-func writeTemplate(dir, namespace, name, spec, template string) error {
-	text := "apiVersion: runtime.agentcube.volcano.sh/v1alpha1\nkind: CodeInterpreter\n" +
-		"metadata: {name: " + name + ", namespace: " + namespace + "}\n" +
-		"spec:\n  " + spec + "\n" +
-		"  template:\n    image: agentcube/python:latest\n    " + template + "\n"
-	return os.WriteFile(filepath.Join(dir, namespace+"-"+name+".yaml"), []byte(text), 0o644)
-}
-
 // template adds a template, or replaces one, before the server starts.
 func (s *server) template(t *testing.T, name, spec, template string) {
 	t.Helper()
-	if err := writeTemplate(s.path("t"), client.DefaultNamespace, name, spec, template); err != nil {
+	text := interpreterText(client.DefaultNamespace, name, localImage, spec, template)
+	if err := os.WriteFile(filepath.Join(s.path("t"), client.DefaultNamespace+"-"+name+".yaml"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

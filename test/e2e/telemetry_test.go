@@ -86,9 +86,9 @@ func TestMetrics(t *testing.T) {
 	discard(t, forks[0])
 	for i := range 200 { // odd ids and paths
 		name := "odd-" + strconv.Itoa(i)
-		request(t, srv, "GET", "/v1/sessions/"+name, map[string]string{"Authorization": "Bearer " + srv.token})
-		request(t, srv, "GET", "/"+name, nil)
-		request(t, srv, "POST", "/v1/namespaces/"+name+"/code-interpreters/"+name+"/invocations/"+name, map[string]string{api.HeaderSessionID: name})
+		request(t, "GET", srv.url+"/v1/sessions/"+name, map[string]string{"Authorization": "Bearer " + srv.token})
+		request(t, "GET", srv.url+"/"+name, nil)
+		request(t, "POST", srv.url+"/v1/namespaces/"+name+"/code-interpreters/"+name+"/invocations/"+name, map[string]string{api.HeaderSessionID: name})
 	}
 	// Through the encryption: what passes is counted when the connection has ended.
 	encrypted := srv.client(t)
@@ -142,7 +142,7 @@ func TestMetrics(t *testing.T) {
 	if n := len(now); n > 1500 {
 		t.Errorf("there are %d series", n)
 	}
-	if status, _ := request(t, srv, "GET", "/metrics", nil); status == http.StatusOK {
+	if status, _ := request(t, "GET", srv.url+"/metrics", nil); status == http.StatusOK {
 		t.Error("metrics are served on the address of requests")
 	}
 }

@@ -28,7 +28,8 @@ type Options struct {
 	// where there may be one node at a time.
 	Node bool
 	// Services adds kube-proxy, so that Pods reach services, the API server among
-	// them, by their addresses; it implies Node. It needs nft of Debian's nftables.
+	// them, by their addresses, and tells Pods these by the services' names; it
+	// implies Node. It needs nft of Debian's nftables.
 	Services bool
 }
 
@@ -47,6 +48,7 @@ type Cluster struct {
 	ca         *authority
 	client     *http.Client
 	components []*component
+	names      *names // nil without services
 }
 
 // Start starts a cluster and returns when it can be used: the API server is ready
@@ -121,6 +123,10 @@ func (c *Cluster) Stop() error {
 		p.kill()
 	}
 	c.components = nil
+	if c.names != nil {
+		c.names.stop()
+		c.names = nil
+	}
 	var err error
 	if c.options.Node && c.dir != "" {
 		err = c.clearNode()

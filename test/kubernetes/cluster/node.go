@@ -23,6 +23,11 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	if err := c.startContainerd(ctx); err != nil {
 		return err
 	}
+	if c.options.Services {
+		if err := c.startNames(ctx); err != nil {
+			return err
+		}
+	}
 	if err := c.startKubelet(ctx); err != nil {
 		return err
 	}
@@ -175,7 +180,12 @@ func (c *Cluster) kubeletConfig(group string, server pair) any {
 	type object map[string]any
 	none := object{"nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%", "imagefs.inodesFree": "0%"}
 	none["memory.available"] = "50Mi"
+	var servers []string
+	if c.options.Services {
+		servers = []string{NodeIP}
+	}
 	return object{
+		"clusterDNS": servers, "clusterDomain": domain,
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
 		"authentication": object{
 			"anonymous": object{"enabled": false}, "webhook": object{"enabled": true},

@@ -1,13 +1,12 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/api/v1alpha1"
@@ -28,7 +28,7 @@ import (
 func TestInstalled(t *testing.T) {
 	w := startWorld(t)
 	token := w.account(t, "default", "alice", true)
-	t.Run("Readme", func(t *testing.T) { w.readme(t, token) })
+	t.Run("Anywhere", func(t *testing.T) { w.anywhere(t) })
 	t.Run("InPod", func(t *testing.T) { w.inPod(t) })
 	t.Run("Owners", func(t *testing.T) { w.owners(t, token) })
 	t.Run("Telemetry", func(t *testing.T) { w.telemetry(t, token) })
@@ -52,11 +52,6 @@ func TestInstalled(t *testing.T) {
 // template makes a CodeInterpreter.
 func (w *world) template(t *testing.T, namespace, name string, spec object) {
 	t.Helper()
-	if _, err := w.client.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{}); err != nil {
-		if _, err := w.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
 	text, err := json.Marshal(object{
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": api.KindCodeInterpreter,
 		"metadata": object{"name": name, "namespace": namespace}, "spec": spec,
@@ -64,49 +59,26 @@ func (w *world) template(t *testing.T, namespace, name string, spec object) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var u unstructured.Unstructured
-	if err := u.UnmarshalJSON(text); err != nil {
-		t.Fatal(err)
-	}
-	resource := kubetemplate.Resources()[api.KindCodeInterpreter]
-	if _, err := w.dynamic.Resource(resource).Namespace(namespace).Create(t.Context(), &u, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	w.apply(t, text)
 }
 
-// readme runs the blocks of the SDK's README as they are, as a service account.
-func (w *world) readme(t *testing.T, token string) {
-	text, err := os.ReadFile(places.readme)
-	if err != nil {
+// apply makes a template from its text, as JSON or YAML.
+func (w *world) apply(t *testing.T, text []byte) {
+	t.Helper()
+	var u unstructured.Unstructured
+	if err := yaml.Unmarshal(text, &u.Object); err != nil {
 		t.Fatal(err)
 	}
-	var blocks []string
-	for _, m := range regexp.MustCompile("(?ms)^```python\n(.*?)^```").FindAllStringSubmatch(string(text), -1) {
-		blocks = append(blocks, m[1])
-	}
-	if len(blocks) != 4 {
-		t.Fatalf("the README has %d blocks of Python; these tests know 4", len(blocks))
-	}
-	const prelude = "from agentcube import CodeInterpreterClient\n"
-	w.template(t, release, "custom-template", object{"template": object{}})
-	bob := w.account(t, release, "bob", true)
-	for name, test := range map[string]struct{ program, want, token string }{
-		"quick start":      {blocks[0], "Result: Pi is approximately 3.1416", token},
-		"manual lifecycle": {blocks[2], "", token},
-		"customizing":      {blocks[3] + "\nprint(client.execute_command('echo custom'))\nclient.stop()\n", "custom", bob},
-	} {
-		out, err := w.python(t, test.token, prelude+test.program)
-		if err != nil {
-			t.Errorf("%s: %v\n%s", name, err, out)
+	namespace := cmp.Or(u.GetNamespace(), "default")
+	if _, err := w.client.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{}); err != nil {
+		if _, err := w.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
 		}
-		mustContain(t, name, out, test.want)
 	}
-	files := "open('data.csv', 'w').write('a,b\\n1,2\\n3,4\\n')\n" + prelude + blocks[1] + "\nprint(open('summary.csv').read())\n"
-	out, err := w.python(t, token, files)
-	if err != nil {
-		t.Errorf("files: %v\n%s", err, out)
+	resource := kubetemplate.Resources()[u.GetKind()]
+	if _, err := w.dynamic.Resource(resource).Namespace(namespace).Create(t.Context(), &u, metav1.CreateOptions{}); err != nil {
+		t.Fatalf("make %s: %v", u.GetName(), err)
 	}
-	mustContain(t, "summary.csv", out, "mean,2.0,3.0")
 }
 
 // inPod: an SDK that runs in a Pod finds its token by itself.
@@ -121,20 +93,10 @@ func (w *world) inPod(t *testing.T) {
 	}
 	seconds := int64(600)
 	in := func(service string) string { return "http://" + service + "." + release + ".svc:8080" }
-	addresses := map[string]string{}
-	var aliases []corev1.HostAlias
-	for _, service := range []string{"workloadmanager", "agentcube-router"} {
-		s, err := w.client.CoreV1().Services(release).Get(t.Context(), service, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		addresses[service] = s.Spec.ClusterIP
-		aliases = append(aliases, corev1.HostAlias{IP: s.Spec.ClusterIP, Hostnames: []string{service + "." + release + ".svc"}})
-	}
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "agent"},
 		Spec: corev1.PodSpec{
-			ServiceAccountName: "agent", RestartPolicy: corev1.RestartPolicyNever, HostAliases: aliases, // there is no DNS here
+			ServiceAccountName: "agent", RestartPolicy: corev1.RestartPolicyNever,
 			Volumes: []corev1.Volume{
 				hostPath("sdk", places.sdk), hostPath("packages", packages[0]),
 				{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{

@@ -152,15 +152,21 @@ func (w *world) account(t *testing.T, namespace, name string, may bool) string {
 		t.Fatal(err)
 	}
 	if may {
-		if _, err := w.client.RbacV1().RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Name: name},
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: release + "-user"},
-			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: name, Namespace: namespace}},
-		}, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		w.allow(t, namespace, name, namespace)
 	}
 	return w.token(t, namespace, name, audience)
+}
+
+// allow lets a service account use the templates of a namespace.
+func (w *world) allow(t *testing.T, namespace, name, of string) {
+	t.Helper()
+	if _, err := w.client.RbacV1().RoleBindings(of).Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: release + "-user"},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: name, Namespace: namespace}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (w *world) token(t *testing.T, namespace, name, audience string) string {
@@ -183,16 +189,6 @@ func (w *world) as(t *testing.T, token string) *client.Client {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// python runs a program with the SDK, as the holder of a token.
-func (w *world) python(t *testing.T, token, program string) (string, error) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), places.interpreter, "-c", program)
-	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "WORKLOAD_MANAGER_URL="+w.manager, "ROUTER_URL="+w.router, "API_TOKEN="+token)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 // sandboxes are the Pods of all sandboxes, those in pools too.

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from agentcube import CodeInterpreterClient
+from agentcube import AgentRuntimeClient, CodeInterpreterClient, NotSupportedError
 
 
 def required(variable: str, meaning: str) -> str:
@@ -16,9 +16,11 @@ def required(variable: str, meaning: str) -> str:
     return value
 
 
-@pytest.fixture
-def server_url() -> str:
-    return required("AGENTCUBE_E2E_URL", "the URL of a running AgentCube")
+@pytest.fixture(autouse=True)
+def router_url() -> str:
+    """Where sessions are reached; the clients of these tests find it by themselves."""
+    required("WORKLOAD_MANAGER_URL", "the URL of a running AgentCube")
+    return required("ROUTER_URL", "the URL of its Router")
 
 
 @pytest.fixture
@@ -27,6 +29,22 @@ def readme() -> str:
 
 
 @pytest.fixture
-def live(server_url: str) -> Iterator[CodeInterpreterClient]:
-    with CodeInterpreterClient(workload_manager_url=server_url, router_url=server_url) as client:
+def live() -> Iterator[CodeInterpreterClient]:
+    with CodeInterpreterClient() as client:
         yield client
+
+
+@pytest.fixture
+def pause() -> Callable[[CodeInterpreterClient | AgentRuntimeClient], None]:
+    """Put a session to sleep, or, on a cluster, look at how that is refused."""
+    sleeps = os.environ.get("AGENTCUBE_E2E_SLEEPS", "yes") == "yes"
+
+    def pause(client: CodeInterpreterClient | AgentRuntimeClient) -> None:
+        if sleeps:
+            client.pause()
+            return
+        with pytest.raises(NotSupportedError) as refused:
+            client.pause()
+        assert refused.value.code == "NOT_SUPPORTED"
+
+    return pause

@@ -9,16 +9,15 @@ import pytest
 from agentcube import AgentRuntimeClient, APIStatusError, NotFoundError, SessionEndedError
 
 MakeAgent = Callable[..., AgentRuntimeClient]
+Pause = Callable[[AgentRuntimeClient], None]
 
 
 @pytest.fixture
-def make(server_url: str) -> Iterator[MakeAgent]:
+def make() -> Iterator[MakeAgent]:
     made: list[AgentRuntimeClient] = []
 
     def make(name: str = "my-agent", session_id: str | None = None) -> AgentRuntimeClient:
-        client = AgentRuntimeClient(
-            name, router_url=server_url, workload_manager_url=server_url, session_id=session_id
-        )
+        client = AgentRuntimeClient(name, session_id=session_id)
         made.append(client)
         return client
 
@@ -27,14 +26,14 @@ def make(server_url: str) -> Iterator[MakeAgent]:
         client.stop()
 
 
-def test_two_sessions_and_one_that_goes_on(make: MakeAgent) -> None:
+def test_two_sessions_and_one_that_goes_on(make: MakeAgent, pause: Pause) -> None:
     one, two = make(), make()
     assert one.invoke({"prompt": "x"}) == {"answer": "You said: x", "heard": 1}
     assert one.invoke({"prompt": "x"})["heard"] == 2
     assert two.invoke({"prompt": "x"})["heard"] == 1
     one.close()
     again = make(session_id=one.session_id)
-    again.pause()
+    pause(again)
     assert again.invoke({"prompt": "x"})["heard"] == 3
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import pytest
 
 from agentcube import CodeInterpreterClient, InvalidResponseError, NotSupportedError
 from agentcube._audit import parse
 
+Pause = Callable[[CodeInterpreterClient], None]
 
-def test_record_holds_each_request_once() -> None:
+
+def test_record_holds_each_request_once(pause: Pause) -> None:
     content = b"a,b\n"
     with CodeInterpreterClient() as client:
         client.execute_command(["true"])
@@ -22,7 +25,7 @@ def test_record_holds_each_request_once() -> None:
         ]
         for entry in record.entries:
             assert entry["signature"].count(".") == 2
-        client.pause()
+        pause(client)
         client.execute_command(["true"])
         after = client.audit_record(int(record.head.split(":")[0]))
     assert [e["path"] for e in after.entries] == ["/api/audit?after=0", "/api/execute"]

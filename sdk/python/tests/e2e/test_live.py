@@ -114,21 +114,17 @@ def test_what_is_not_there(live: CodeInterpreterClient, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_template(server_url: str) -> None:
-    client = CodeInterpreterClient(
-        "no-such-template", workload_manager_url=server_url, router_url=server_url
-    )
+def test_an_unknown_template() -> None:
+    client = CodeInterpreterClient("no-such-template")
     with pytest.raises(NotFoundError) as caught:
         client.start()
     assert caught.value.code == "TEMPLATE_NOT_FOUND"
     assert caught.value.request_id
 
 
-def test_only_the_key_opens_the_session(live: CodeInterpreterClient, server_url: str) -> None:
+def test_only_the_key_opens_the_session(live: CodeInterpreterClient) -> None:
     for key in (None, new_private_key()):
         other = CodeInterpreterClient(
-            workload_manager_url=server_url,
-            router_url=server_url,
             session_id=live.session_id,
             private_key=key,
         )
@@ -138,11 +134,9 @@ def test_only_the_key_opens_the_session(live: CodeInterpreterClient, server_url:
         other.detach()
 
 
-def test_another_client_with_the_exported_key(live: CodeInterpreterClient, server_url: str) -> None:
+def test_another_client_with_the_exported_key(live: CodeInterpreterClient) -> None:
     live.write_file("kept", "note")
     with CodeInterpreterClient(
-        workload_manager_url=server_url,
-        router_url=server_url,
         session_id=live.session_id,
         private_key=live.export_key(),
     ) as other:
@@ -150,15 +144,11 @@ def test_another_client_with_the_exported_key(live: CodeInterpreterClient, serve
     assert live.execute_command("cat note") == "kept"
 
 
-def test_an_ended_session(server_url: str) -> None:
+def test_an_ended_session() -> None:
     key = new_private_key()
-    first = CodeInterpreterClient(
-        workload_manager_url=server_url, router_url=server_url, private_key=key
-    )
+    first = CodeInterpreterClient(private_key=key)
     first.start()
     second = CodeInterpreterClient(
-        workload_manager_url=server_url,
-        router_url=server_url,
         session_id=first.session_id,
         private_key=key,
     )

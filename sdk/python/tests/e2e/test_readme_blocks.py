@@ -21,10 +21,11 @@ def blocks_of(readme: str) -> list[str]:
     return blocks
 
 
-def run(block: str, url: str, folder: Path) -> str:
+def run(block: str, folder: Path, url: str | None = None) -> str:
+    at = {} if url is None else {"WORKLOAD_MANAGER_URL": url, "ROUTER_URL": url}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PRELUDE + block],
-        env={**os.environ, "WORKLOAD_MANAGER_URL": url, "ROUTER_URL": url},
+        env={**os.environ, **at},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -35,51 +36,51 @@ def run(block: str, url: str, folder: Path) -> str:
     return done.stdout
 
 
-def check_quick_start(block: str, url: str, folder: Path) -> None:
-    lines = run(block, url, folder).splitlines()
+def check_quick_start(block: str, folder: Path, url: str | None = None) -> None:
+    lines = run(block, folder, url).splitlines()
     assert lines[0] == "User: whoami"
     assert lines[1].strip()
     assert "Result: Pi is approximately 3.1416" in lines
 
 
-def check_manual_lifecycle(block: str, url: str, folder: Path) -> None:
+def check_manual_lifecycle(block: str, folder: Path, url: str | None = None) -> None:
     assert "ttl=3600" in block
-    run(block, url, folder)
+    run(block, folder, url)
 
 
-def check_customizing(block: str, url: str, folder: Path) -> None:
+def check_customizing(block: str, folder: Path, url: str | None = None) -> None:
     assert "custom-template" in block
-    run(block, url, folder)
+    run(block, folder, url)
 
 
 def test_blocks_on_the_peer(readme: str, peer: Peer, tmp_path: Path) -> None:
     quick_start, _, manual, customizing = blocks_of(readme)
-    check_quick_start(quick_start, peer.url, tmp_path)
-    check_manual_lifecycle(manual, peer.url, tmp_path)
-    check_customizing(customizing, peer.url, tmp_path)
+    check_quick_start(quick_start, tmp_path, peer.url)
+    check_manual_lifecycle(manual, tmp_path, peer.url)
+    check_customizing(customizing, tmp_path, peer.url)
     assert len(peer.state.sessions) == 2
     assert peer.live == []
 
 
-def test_quick_start(readme: str, server_url: str, tmp_path: Path) -> None:
-    check_quick_start(blocks_of(readme)[0], server_url, tmp_path)
+def test_quick_start(readme: str, tmp_path: Path) -> None:
+    check_quick_start(blocks_of(readme)[0], tmp_path)
 
 
-def test_file_operations(readme: str, server_url: str, tmp_path: Path) -> None:
+def test_file_operations(readme: str, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("a,b\n1,2\n3,4\n5,9\n")
-    run(blocks_of(readme)[1], server_url, tmp_path)
+    run(blocks_of(readme)[1], tmp_path)
     summary = (tmp_path / "summary.csv").read_text().splitlines()
     assert summary[0] == ",a,b"
     assert summary[1] == "count,3.0,3.0"
     assert summary[2] == "mean,3.0,5.0"
 
 
-def test_manual_lifecycle(readme: str, server_url: str, tmp_path: Path) -> None:
-    check_manual_lifecycle(blocks_of(readme)[2], server_url, tmp_path)
+def test_manual_lifecycle(readme: str, tmp_path: Path) -> None:
+    check_manual_lifecycle(blocks_of(readme)[2], tmp_path)
 
 
-def test_customizing(readme: str, server_url: str, tmp_path: Path) -> None:
-    check_customizing(blocks_of(readme)[3], server_url, tmp_path)
+def test_customizing(readme: str, tmp_path: Path) -> None:
+    check_customizing(blocks_of(readme)[3], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,6 @@ def test_customizing(readme: str, server_url: str, tmp_path: Path) -> None:
         ("agent.py", "{'answer': 'You said: Do you remember?', 'heard': 2}"),
     ],
 )
-def test_examples(example: str, expected: str, server_url: str, tmp_path: Path) -> None:
+def test_examples(example: str, expected: str, tmp_path: Path) -> None:
     program = (Path(__file__).parents[2] / "examples" / example).read_text()
-    assert expected in run(program, server_url, tmp_path).splitlines()
+    assert expected in run(program, tmp_path).splitlines()

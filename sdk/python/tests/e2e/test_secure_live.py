@@ -18,6 +18,8 @@ from agentcube import (
     SessionEndedError,
 )
 
+Pause = Callable[[CodeInterpreterClient], None]
+
 
 class Tap:
     """Somebody on the way who sees all bytes, and may change them."""
@@ -69,14 +71,14 @@ class Tap:
 
 
 @pytest.fixture
-def tap(server_url: str) -> Iterator[Tap]:
-    found = Tap(server_url)
+def tap(router_url: str) -> Iterator[Tap]:
+    found = Tap(router_url)
     yield found
     found.close()
 
 
-def test_nobody_on_the_way_can_read(server_url: str, tap: Tap, tmp_path: Path) -> None:
-    with CodeInterpreterClient(workload_manager_url=server_url, router_url=tap.url) as client:
+def test_nobody_on_the_way_can_read(tap: Tap, tmp_path: Path, pause: Pause) -> None:
+    with CodeInterpreterClient(router_url=tap.url) as client:
         assert client.execute_command("echo secret-output") == "secret-output\n"
         source, target = tmp_path / "in", tmp_path / "out"
         source.write_bytes(b"secret-content" * 100_000)
@@ -84,23 +86,21 @@ def test_nobody_on_the_way_can_read(server_url: str, tap: Tap, tmp_path: Path) -
         client.download_file("a b/ü.bin", str(target))
         assert target.read_bytes() == source.read_bytes()
         assert client.run_code("python", "print('secret' + '-result')") == "secret-result\n"
-        client.pause()
+        pause(client)
         assert client.execute_command("echo awake") == "awake\n"
     assert tap.seen
     for secret in (b"secret-", b"Bearer", b"api/execute", b"agentcube-sdk"):
         assert secret not in tap.seen
 
 
-def test_plain_text_can_be_asked_for(server_url: str, tap: Tap) -> None:
-    with CodeInterpreterClient(
-        workload_manager_url=server_url, router_url=tap.url, encrypt=False
-    ) as client:
+def test_plain_text_can_be_asked_for(tap: Tap) -> None:
+    with CodeInterpreterClient(router_url=tap.url, encrypt=False) as client:
         client.execute_command("echo in-plain-text")
     assert b"in-plain-text" in tap.seen
 
 
-def test_what_is_changed_on_the_way_does_nothing(server_url: str, tap: Tap) -> None:
-    with CodeInterpreterClient(workload_manager_url=server_url, router_url=tap.url) as client:
+def test_what_is_changed_on_the_way_does_nothing(tap: Tap) -> None:
+    with CodeInterpreterClient(router_url=tap.url) as client:
         client.execute_command("echo first > mark")
         tap.change = lambda data: data[:-1] + bytes([data[-1] ^ 1])
         with pytest.raises(Exception, match="connection"):
@@ -109,12 +109,10 @@ def test_what_is_changed_on_the_way_does_nothing(server_url: str, tap: Tap) -> N
         assert client.execute_command("cat mark") == "first\n"
 
 
-def test_another_key_is_told(server_url: str) -> None:
-    with CodeInterpreterClient(workload_manager_url=server_url, router_url=server_url) as client:
+def test_another_key_is_told() -> None:
+    with CodeInterpreterClient() as client:
         client.execute_command("true")
         stranger = CodeInterpreterClient(
-            workload_manager_url=server_url,
-            router_url=server_url,
             session_id=client.session_id,
             private_key=new_private_key(),
         )
@@ -122,12 +120,10 @@ def test_another_key_is_told(server_url: str) -> None:
             stranger.execute_command("true")
 
 
-def test_the_end_is_told(server_url: str) -> None:
-    with CodeInterpreterClient(workload_manager_url=server_url, router_url=server_url) as client:
+def test_the_end_is_told() -> None:
+    with CodeInterpreterClient() as client:
         client.execute_command("true")
         other = CodeInterpreterClient(
-            workload_manager_url=server_url,
-            router_url=server_url,
             session_id=client.session_id,
             private_key=client.export_key(),
         )

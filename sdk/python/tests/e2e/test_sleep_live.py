@@ -108,15 +108,13 @@ def test_forks_diverge(live: CodeInterpreterClient) -> None:
         # The key of one opens no other.
         with pytest.raises(AgentCubeError):
             CodeInterpreterClient(
-                workload_manager_url=os.environ["AGENTCUBE_E2E_URL"],
-                router_url=os.environ["AGENTCUBE_E2E_URL"],
                 session_id=forks[0].session_id,
             ).list_files()
     assert "own" not in [entry.name for entry in live.list_files()]
     assert count_of(live) > before
 
 
-def test_going_back_to_a_checkpoint(live: CodeInterpreterClient, server_url: str) -> None:
+def test_going_back_to_a_checkpoint(live: CodeInterpreterClient) -> None:
     name = f"live-{os.urandom(8).hex()}"
     begin_counting(live)
     before = count_of(live)
@@ -127,9 +125,7 @@ def test_going_back_to_a_checkpoint(live: CodeInterpreterClient, server_url: str
         with pytest.raises(CheckpointExistsError):
             live.checkpoint(name)
         live.execute_command("rm counter.py")
-        with CodeInterpreterClient(
-            workload_manager_url=server_url, router_url=server_url, checkpoint=name
-        ) as again:
+        with CodeInterpreterClient(checkpoint=name) as again:
             assert count_of(again) > before
             assert again.execute_command("ls counter.py") == "counter.py\n"
         assert name in [found.name for found in live.list_checkpoints()]
