@@ -22,6 +22,7 @@ import (
 // policyReconciler keeps the network policies of namespaces, which are the names of
 // its requests.
 type policyReconciler struct {
+	home    string
 	callers podspec.Callers
 	log     *slog.Logger
 	client  client.Client // reads what is watched
@@ -34,7 +35,7 @@ func (r *policyReconciler) Reconcile(ctx context.Context, req reconcile.Request)
 	if err != nil || !used {
 		return reconcile.Result{}, err
 	}
-	for _, want := range podspec.Policies(req.Name, r.callers) {
+	for _, want := range podspec.Policies(req.Name, r.home, r.callers) {
 		if err := r.ensure(ctx, &want); err != nil {
 			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				return reconcile.Result{}, nil

@@ -48,7 +48,7 @@ func (r *reconciler) keep(ctx context.Context, u *unstructured.Unstructured, t c
 	if size == 0 {
 		return kept{}, r.drop(ctx, sets)
 	}
-	want := replicaSet(u, t, pool, size)
+	want := replicaSet(u, t, r.cfg.Pods.Home, pool, size)
 	var state kept
 	var old []appsv1.ReplicaSet
 	for _, set := range sets {
@@ -75,8 +75,8 @@ func filled(set *appsv1.ReplicaSet) bool {
 }
 
 // replicaSet is the one that keeps a pool.
-func replicaSet(u *unstructured.Unstructured, t corev1.PodTemplateSpec, pool string, size int32) *appsv1.ReplicaSet {
-	selector := podspec.Selector()
+func replicaSet(u *unstructured.Unstructured, t corev1.PodTemplateSpec, home, pool string, size int32) *appsv1.ReplicaSet {
+	selector := podspec.Selector(home)
 	selector[podspec.LabelPool] = pool
 	labels := podspec.MadeFrom(u.GetKind(), u.GetName())
 	maps.Copy(labels, selector)

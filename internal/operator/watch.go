@@ -62,7 +62,7 @@ func (o *Operator) options(logger logr.Logger) (manager.Options, error) {
 	if err != nil {
 		return manager.Options{}, err
 	}
-	ours := labels.SelectorFromSet(podspec.Selector())
+	ours := labels.SelectorFromSet(podspec.Selector(o.cfg.Pods.Home))
 	watched := cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
@@ -126,7 +126,7 @@ func (o *Operator) setUp(m manager.Manager, b *podspec.Builder) error {
 	c := m.GetClient()
 	interpreters := &reconciler{kind: api.KindCodeInterpreter, cfg: o.cfg, log: o.log, client: c, live: m.GetAPIReader(), builder: b}
 	agents := &reconciler{kind: api.KindAgentRuntime, cfg: o.cfg, log: o.log, client: c, live: m.GetAPIReader(), builder: b}
-	policies := &policyReconciler{callers: o.cfg.Callers, log: o.log, client: c, live: m.GetAPIReader()}
+	policies := &policyReconciler{home: o.cfg.Pods.Home, callers: o.cfg.Callers, log: o.log, client: c, live: m.GetAPIReader()}
 	err := builder.ControllerManagedBy(m).Named("codeinterpreter").For(resource(interpreters.kind)).
 		Watches(&appsv1.ReplicaSet{}, later(toOwner)).
 		Watches(&corev1.Pod{}, later(toInterpreter(c))).

@@ -59,9 +59,9 @@ func (d *Driver) podsOf(ctx context.Context, id string) ([]corev1.Pod, error) {
 	if len(out) > 0 {
 		return out, nil
 	}
-	list, err := d.cfg.Client.CoreV1().Pods(d.cfg.Namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: labels.SelectorFromSet(map[string]string{podspec.LabelSandbox: id}).String(),
-	})
+	match := podspec.Selector(d.cfg.Pods.Home)
+	match[podspec.LabelSandbox] = id
+	list, err := d.cfg.Client.CoreV1().Pods(d.cfg.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(match).String()})
 	if err != nil {
 		return nil, fmt.Errorf("look for its Pod: %w", contextError(ctx, err))
 	}

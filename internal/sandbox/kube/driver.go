@@ -105,7 +105,7 @@ const (
 
 // Open begins to watch, and returns when all Pods are known.
 func (d *Driver) Open(ctx context.Context) error {
-	selector := labels.SelectorFromSet(podspec.Selector()).String()
+	selector := labels.SelectorFromSet(podspec.Selector(d.cfg.Pods.Home)).String()
 	factory := informers.NewSharedInformerFactoryWithOptions(d.cfg.Client, 0, informers.WithNamespace(d.cfg.Namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }), informers.WithTransform(slim))
 	d.pods = factory.Core().V1().Pods().Informer()

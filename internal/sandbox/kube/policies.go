@@ -19,7 +19,7 @@ func (d *Driver) closeSandboxes(ctx context.Context, namespace string) error {
 	if d.policies == nil {
 		return nil
 	}
-	for _, p := range podspec.Policies(namespace, d.cfg.Callers) {
+	for _, p := range podspec.Policies(namespace, d.cfg.Pods.Home, d.cfg.Callers) {
 		have, err := d.policies.NetworkPolicies(namespace).Get(p.Name)
 		if err == nil && apiequality.Semantic.DeepEqual(have.Spec, p.Spec) {
 			continue

@@ -85,7 +85,7 @@ func TestMadeByAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for k, v := range podspec.Selector() {
+	for k, v := range podspec.Selector("") {
 		labels[k] = v
 	}
 	no := false

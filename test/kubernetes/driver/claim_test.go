@@ -138,3 +138,32 @@ func TestClaimedEnds(t *testing.T) {
 		t.Errorf("Get of a sandbox whose container was started anew = %+v, %v, want its exit", got, err)
 	}
 }
+
+// TestTwoInstallations: of two AgentCubes with sandboxes in one namespace neither sees,
+// takes or removes what is the other's.
+func TestTwoInstallations(t *testing.T) {
+	t.Parallel()
+	ns := newNamespace(t, nil)
+	one := openDriver(t, kube.Config{Namespace: ns, Pods: podspec.Settings{Home: "one"}})
+	two := openDriver(t, kube.Config{Namespace: ns, Pods: podspec.Settings{Home: "two"}})
+	spec, _ := newSpec(t, ns, "")
+	create(t, one, spec)
+	other, _ := newSpec(t, ns, "")
+	create(t, two, other)
+	if err := two.Delete(t.Context(), spec.ID); err != nil {
+		t.Error(err)
+	}
+	for name, test := range map[string]struct {
+		driver *kube.Driver
+		id     string
+	}{"one": {one, spec.ID}, "two": {two, other.ID}} {
+		await(t, "the list of "+name, func() bool {
+			list, err := test.driver.List(t.Context())
+			return err == nil && len(list) == 1 && list[0].ID == test.id
+		})
+	}
+	p, err := node.client.CoreV1().Pods(ns).Get(t.Context(), spec.ID, metav1.GetOptions{})
+	if err != nil || p.DeletionTimestamp != nil {
+		t.Errorf("the other's sandbox is %+v, %v", p.DeletionTimestamp, err)
+	}
+}

@@ -34,7 +34,7 @@ func TestPolicies(t *testing.T) {
 	}
 	policies := node.client.NetworkingV1().NetworkPolicies(ns)
 	right := func() bool {
-		for _, want := range podspec.Policies(ns, callers) {
+		for _, want := range podspec.Policies(ns, callers.Namespace, callers) {
 			got, err := policies.Get(t.Context(), want.Name, metav1.GetOptions{})
 			if err != nil || cmp.Diff(want.Spec, got.Spec) != "" {
 				return false
@@ -46,7 +46,7 @@ func TestPolicies(t *testing.T) {
 	if !right() {
 		t.Error("network policies are not there after the first sandbox was asked for")
 	}
-	closed, err := policies.Get(t.Context(), podspec.PolicyName, metav1.GetOptions{})
+	closed, err := policies.Get(t.Context(), podspec.PolicyName(callers.Namespace), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,15 +58,15 @@ func TestPolicies(t *testing.T) {
 	}
 
 	for what, harm := range map[string]func() error{
-		"deleted": func() error { return policies.Delete(t.Context(), podspec.PolicyName, metav1.DeleteOptions{}) },
+		"deleted": func() error { return policies.Delete(t.Context(), podspec.PolicyName(callers.Namespace), metav1.DeleteOptions{}) },
 		"opened": func() error {
-			open := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: podspec.PolicyName}}
+			open := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: podspec.PolicyName(callers.Namespace)}}
 			open.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{}}
 			_, err := policies.Update(t.Context(), open, metav1.UpdateOptions{})
 			return err
 		},
 		"unlabelled": func() error {
-			p, err := policies.Get(t.Context(), podspec.PolicyInternet, metav1.GetOptions{})
+			p, err := policies.Get(t.Context(), podspec.PolicyInternet(callers.Namespace), metav1.GetOptions{})
 			if err != nil {
 				return err
 			}

@@ -81,7 +81,9 @@ func openDriver(t *testing.T, cfg kube.Config) *kube.Driver {
 	if cfg.Client == nil {
 		cfg.Client = node.client
 	}
+	home := cfg.Pods.Home
 	cfg.Pods = podSettings()
+	cfg.Pods.Home = home
 	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	d, err := kube.New(cfg)
 	if err != nil {

@@ -84,10 +84,13 @@ func operatorConfig(config *rest.Config, log *slog.Logger) operator.Config {
 	}
 }
 
-func pods() podspec.Settings { return podspec.Settings{AgentImage: "agentcube.test/agent:1"} }
+// home is the namespace of the AgentCube that is tested.
+const home = "agentcube"
+
+func pods() podspec.Settings { return podspec.Settings{AgentImage: "agentcube.test/agent:1", Home: home} }
 
 func callers() podspec.Callers {
-	return podspec.Callers{Namespace: "agentcube", Labels: map[string]string{"app": "agentcube"}}
+	return podspec.Callers{Namespace: home, Labels: map[string]string{"app": "agentcube"}}
 }
 
 // run starts a cluster without a node, gives it the definitions and the operator's

@@ -15,7 +15,7 @@ import (
 func (s space) closed() {
 	s.Helper()
 	want := map[string]networkingv1.NetworkPolicySpec{}
-	for _, p := range podspec.Policies(s.name, callers()) {
+	for _, p := range podspec.Policies(s.name, home, callers()) {
 		want[p.Name] = p.Spec
 	}
 	s.until(func() string {
@@ -38,7 +38,7 @@ func TestPolicies(t *testing.T) {
 	s.closed()
 	spoil := func() {
 		t.Helper()
-		for _, name := range []string{podspec.PolicyName, podspec.PolicyInternet} {
+		for _, name := range []string{podspec.PolicyName(home), podspec.PolicyInternet(home)} {
 			p := &networkingv1.NetworkPolicy{}
 			p.Namespace, p.Name = s.name, name
 			edit(s, p, func(p *networkingv1.NetworkPolicy) {
@@ -47,14 +47,14 @@ func TestPolicies(t *testing.T) {
 			})
 		}
 		s.closed()
-		for _, name := range []string{podspec.PolicyName, podspec.PolicyAll} {
+		for _, name := range []string{podspec.PolicyName(home), podspec.PolicyAll(home)} {
 			p := &networkingv1.NetworkPolicy{}
 			p.Namespace, p.Name = s.name, name
 			s.must(world.client.Delete(t.Context(), p))
 		}
 		s.closed()
 		p := &networkingv1.NetworkPolicy{}
-		p.Namespace, p.Name = s.name, podspec.PolicyName
+		p.Namespace, p.Name = s.name, podspec.PolicyName(home)
 		edit(s, p, func(p *networkingv1.NetworkPolicy) {
 			p.Labels, p.Spec.PodSelector.MatchLabels = nil, map[string]string{"none": "such"}
 		})

@@ -294,7 +294,7 @@ func (tk taker) take(s space, name, id string) (sandbox.Sandbox, error) {
 func (s space) sandboxPod(of, id string) *corev1.Pod {
 	s.Helper()
 	labels := podspec.MadeFrom(api.KindCodeInterpreter, of)
-	maps.Copy(labels, podspec.Selector())
+	maps.Copy(labels, podspec.Selector(home))
 	labels[podspec.LabelSandbox], labels[podspec.LabelFromPool] = id, "pool"
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.name, GenerateName: "now-", Labels: labels},

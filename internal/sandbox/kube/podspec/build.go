@@ -24,7 +24,9 @@ type Settings struct {
 	// PullSecrets are those of AgentImage. They have to be in the namespaces of templates.
 	PullSecrets []corev1.LocalObjectReference
 	// Home is the namespace where AgentCube itself runs, with its keys: there a template
-	// can name nothing of the namespace, and no labels. "" means that no template is there.
+	// can name nothing of the namespace, and no labels. Pods are labelled with it, so that
+	// another AgentCube does not take them for its own. "" means that no template is
+	// there, and that there is no other.
 	Home string
 }
 
@@ -109,7 +111,7 @@ func (b *Builder) Build(spec sandbox.Spec) (corev1.PodTemplateSpec, error) {
 	lockDown(&pod, spec.RunAsRoot)
 	pod.RestartPolicy = corev1.RestartPolicyNever
 	t := corev1.PodTemplateSpec{Spec: pod}
-	t.Labels, t.Annotations = labels(x), foreign(x.Annotations)
+	t.Labels, t.Annotations = labels(b.settings.Home, x), foreign(x.Annotations)
 	if err := b.checkSecurity(t); err != nil {
 		return corev1.PodTemplateSpec{}, err
 	}
@@ -134,12 +136,12 @@ func extrasOf(spec sandbox.Spec) (Extras, error) {
 	return *x, nil
 }
 
-func labels(x Extras) map[string]string {
+func labels(home string, x Extras) map[string]string {
 	out := foreign(x.Labels)
 	if out == nil {
 		out = map[string]string{}
 	}
-	maps.Copy(out, Selector())
+	maps.Copy(out, Selector(home))
 	out[LabelNetwork] = cmp.Or(x.Network, "none")
 	out[labelManager] = "agentcube-workload-manager"
 	if x.Name != "" {

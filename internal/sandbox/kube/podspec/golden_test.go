@@ -74,7 +74,7 @@ func TestGolden(t *testing.T) {
 
 func TestPoliciesGolden(t *testing.T) {
 	callers := podspec.Callers{Namespace: "agentcube-system", Labels: map[string]string{"app.kubernetes.io/part-of": "agentcube"}}
-	golden(t, "testdata/policies.golden", podspec.Policies("team", callers))
+	golden(t, "testdata/policies.golden", podspec.Policies("team", callers.Namespace, callers))
 }
 
 func golden(t *testing.T, file string, got any) {

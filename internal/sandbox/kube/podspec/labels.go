@@ -27,6 +27,9 @@ const (
 	// that is too long for a label is shortened, and ends with a digest.
 	LabelTemplate = "agentcube.volcano.sh/template"
 	LabelKind     = "agentcube.volcano.sh/kind"
+	// LabelHome is the namespace of the AgentCube that the Pod belongs to: there is one
+	// in a namespace, and several may have sandboxes in the same ones.
+	LabelHome = "agentcube.volcano.sh/home"
 	// LabelNetwork is what the policies look at: "none", "internet" or "all".
 	LabelNetwork = "agentcube.volcano.sh/network"
 
@@ -66,9 +69,14 @@ const (
 // sessionOfLabels is where the Workload Manager puts the session into Spec.Labels.
 const sessionOfLabels = "agentcube.volcano.sh/session-id"
 
-// Selector matches the Pods of all sandboxes, those in pools too.
-func Selector() map[string]string {
-	return map[string]string{LabelManagedBy: ManagedBy, LabelComponent: Component}
+// Selector matches the Pods of all sandboxes, those in pools too, of the AgentCube in
+// the namespace home; "" is one that shares the cluster with no other.
+func Selector(home string) map[string]string {
+	out := map[string]string{LabelManagedBy: ManagedBy, LabelComponent: Component}
+	if home != "" {
+		out[LabelHome] = home
+	}
+	return out
 }
 
 // MadeFrom are the labels that say which resource a Pod is made from.

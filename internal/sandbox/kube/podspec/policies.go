@@ -14,42 +14,61 @@ type Callers struct {
 	Labels    map[string]string
 }
 
-// PolicyName is the network policy for all sandboxes of a namespace. Its presence
-// alone closes them; PolicyInternet and PolicyAll open some to the outside.
+// What the network policies are for, as the end of their names.
 const (
-	PolicyName     = "agentcube-sandbox"
-	PolicyInternet = "agentcube-sandbox-internet"
-	PolicyAll      = "agentcube-sandbox-all"
+	closing      = "sandbox"
+	openInternet = "sandbox-internet"
+	openAll      = "sandbox-all"
 )
 
-// Policies are the network policies of a namespace with sandboxes. They belong to no
-// template: the sandboxes that one leaves behind stay closed.
-func Policies(namespace string, callers Callers) []networkingv1.NetworkPolicy {
-	closed := networkPolicy(namespace, PolicyName, "")
+// PolicyName is the name of the policy that closes the sandboxes of the AgentCube in the
+// namespace home; PolicyInternet and PolicyAll are those of the policies that open some
+// to the outside.
+func PolicyName(home string) string { return policyName(closing, home) }
+
+// PolicyInternet is for those that may use public addresses; see PolicyName.
+func PolicyInternet(home string) string { return policyName(openInternet, home) }
+
+// PolicyAll is for those that may use all; see PolicyName.
+func PolicyAll(home string) string { return policyName(openAll, home) }
+
+func policyName(what, home string) string {
+	name := "agentcube-" + what
+	if home != "" {
+		name += "." + home
+	}
+	return name
+}
+
+// Policies are the network policies of a namespace with sandboxes of the AgentCube in
+// the namespace home. They belong to no template: the sandboxes that one leaves behind
+// stay closed.
+func Policies(namespace, home string, callers Callers) []networkingv1.NetworkPolicy {
+	closed := networkPolicy(namespace, home, closing, "")
 	closed.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
 	closed.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{
 		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: callers.Namespace}},
 		PodSelector:       &metav1.LabelSelector{MatchLabels: callers.Labels},
 	}}}}
-	internet := networkPolicy(namespace, PolicyInternet, "internet")
+	internet := networkPolicy(namespace, home, openInternet, "internet")
 	internet.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
 	internet.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{names(), {To: []networkingv1.NetworkPolicyPeer{
 		{IPBlock: &networkingv1.IPBlock{CIDR: "0.0.0.0/0", Except: privateV4()}},
 		{IPBlock: &networkingv1.IPBlock{CIDR: "::/0", Except: privateV6()}},
 	}}}
-	all := networkPolicy(namespace, PolicyAll, "all")
+	all := networkPolicy(namespace, home, openAll, "all")
 	all.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
 	all.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}}
 	return []networkingv1.NetworkPolicy{closed, internet, all}
 }
 
-func networkPolicy(namespace, name, network string) networkingv1.NetworkPolicy {
-	match := Selector()
+func networkPolicy(namespace, home, what, network string) networkingv1.NetworkPolicy {
+	match := Selector(home)
 	if network != "" {
 		match[LabelNetwork] = network
 	}
 	return networkingv1.NetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{LabelManagedBy: ManagedBy}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: policyName(what, home), Labels: map[string]string{LabelManagedBy: ManagedBy}},
 		Spec:       networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: match}},
 	}
 }
