@@ -1,6 +1,8 @@
 package manager_test
 
 import (
+	"context"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -89,5 +91,33 @@ func TestAuthorizeOwn(t *testing.T) {
 	}
 	if asked := rules.Asked(); len(asked) != 0 {
 		t.Errorf("asked for %+v", asked)
+	}
+}
+
+// oneNamespace lets templates of one namespace be used.
+type oneNamespace string
+
+func (n oneNamespace) Authorize(_ context.Context, _ auth.Principal, _ auth.Verb, of auth.TemplateRef) error {
+	if of.Namespace != string(n) {
+		return api.Errorf(http.StatusForbidden, api.CodeForbidden, "you may not do that")
+	}
+	return nil
+}
+
+// TestOthersAreNotNamed: who names a template that is not there is told of others only
+// where those may be used.
+func TestOthersAreNotNamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, kind := range []string{api.KindCodeInterpreter, api.KindAgentRuntime} {
+		secret := w.templates[0]
+		secret.Kind, secret.Namespace, secret.Name = kind, "team", "simple-secret"
+		w.templates = append(w.templates, secret)
+	}
+	w.config = func(c *manager.Config) { c.Authorizer = oneNamespace("default") }
+	got := w.start().do(t.Context(), "alice", "POST", createPath, `{"name":"simple-codeinterpreted","namespace":"default"}`)
+	wantCode(t, got, 404, api.CodeTemplateNotFound)
+	if !strings.Contains(got.body, "did you mean default/simple-codeinterpreter?") {
+		t.Errorf("answer %s", got.body)
 	}
 }

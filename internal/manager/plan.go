@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
@@ -93,7 +94,7 @@ func (m *Manager) planFrom(ctx context.Context, owner auth.Principal, req Reques
 	if err := m.cfg.Authorizer.Authorize(ctx, owner, auth.VerbCreate, of); err != nil {
 		return plan{}, err
 	}
-	tmpl, err := m.template(req)
+	tmpl, err := m.template(ctx, owner, req)
 	if err != nil {
 		return plan{}, err
 	}
@@ -176,7 +177,9 @@ func checkIdempotencyKey(key string) error {
 	return nil
 }
 
-func (m *Manager) template(req Request) (template.Template, error) {
+// template is the one that a request names. Others are named to who asks only where
+// they may be used.
+func (m *Manager) template(ctx context.Context, who auth.Principal, req Request) (template.Template, error) {
 	tmpl, err := m.cfg.Templates.Get(req.Kind, req.Namespace, req.Name)
 	if err == nil {
 		return tmpl, nil
@@ -184,6 +187,17 @@ func (m *Manager) template(req Request) (template.Template, error) {
 	missing, ok := errors.AsType[*template.NotFoundError](err)
 	if !ok {
 		return template.Template{}, fmt.Errorf("get template: %w", err)
+	}
+	may := func(kind, namespace, name string) bool {
+		of := auth.TemplateRef{Kind: kind, Namespace: namespace, Name: name}
+		return m.cfg.Authorizer.Authorize(ctx, who, auth.VerbCreate, of) == nil
+	}
+	missing.Near = slices.DeleteFunc(missing.Near, func(ref string) bool {
+		namespace, name, _ := strings.Cut(ref, "/")
+		return !may(req.Kind, namespace, name)
+	})
+	if missing.OtherKind != "" && !may(missing.OtherKind, req.Namespace, req.Name) {
+		missing.OtherKind = ""
 	}
 	text := "code interpreter not found"
 	if req.Kind == api.KindAgentRuntime {

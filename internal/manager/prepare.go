@@ -31,7 +31,7 @@ func (m *Manager) prepare(w http.ResponseWriter, r *http.Request, who auth.Princ
 	if err := m.cfg.Authorizer.Authorize(r.Context(), who, auth.VerbCreate, of); err != nil {
 		return err
 	}
-	tmpl, err := m.template(Request{Kind: of.Kind, CreateRequest: api.CreateRequest{Namespace: of.Namespace, Name: of.Name}})
+	tmpl, err := m.template(r.Context(), who, Request{Kind: of.Kind, CreateRequest: api.CreateRequest{Namespace: of.Namespace, Name: of.Name}})
 	if err != nil {
 		return err
 	}

@@ -3,11 +3,8 @@ package template
 import (
 	"cmp"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
-
-	"github.com/volcano-sh/agentcube/api"
 )
 
 // Source finds templates. It is safe for concurrent use, answers from memory,
@@ -44,11 +41,6 @@ func (e *NotFoundError) Hint() string {
 		return "did you mean " + strings.Join(e.Near, ", ") + "?"
 	}
 	return fmt.Sprintf("there is no %s %s/%s; \"agentcube template ls\" lists all templates", e.Kind, e.Namespace, e.Name)
-}
-
-// API is the answer to the request that named the template.
-func (e *NotFoundError) API() *api.Error {
-	return api.Errorf(http.StatusNotFound, api.CodeTemplateNotFound, "%s", e.Error()).WithHint("%s", e.Hint())
 }
 
 func plural(kind string) string { return strings.ToLower(kind) + "s" }
