@@ -19,6 +19,8 @@ func owners() []Defence {
 			`if !checkpointName.MatchString(name) || !who.Sees(owner) {`, `if !checkpointName.MatchString(name) {`, inManager("TestOthersCheckpoints")},
 		{"list-owner", Neighbour, "lists everybody's sessions", "internal/manager/http.go",
 			`return "", who.Need(auth.ScopeAdmin)`, `return "", nil`, inManager("TestContractAnswers")},
+		{"template-hints", Neighbour, "learns the names of templates that it may not use", "internal/manager/plan.go",
+			`return !may(req.Kind, namespace, name)`, `return !may(req.Kind, namespace, name) && false`, inManager("TestOthersAreNotNamed")},
 		{"scopes", Neighbour, "does what its token has no scope for", "internal/manager/http.go",
 			`if err = who.Need(oneOf); err == nil && r.Method == http.MethodPost {`, `if r.Method == http.MethodPost {`, inAPI("TestNoScopesReachMore")},
 		{"create-rate", Neighbour, "has sessions made without end", "internal/manager/rates.go",

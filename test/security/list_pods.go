@@ -32,6 +32,8 @@ func pods() []Defence {
 			`case len(x.Labels) > 0:`, `case false:`, inPodspec("TestLabelsAtHome")},
 		{"pod-labels", Writer, "passes a Pod off as the sandbox of somebody else", "internal/sandbox/kube/podspec/labels.go",
 			`return strings.HasPrefix(name, ownPrefix) ||`, `return false && strings.HasPrefix(name, ownPrefix) ||`, inPodspec("TestGolden")},
+		{"pod-installation", Neighbour, "has another AgentCube of the cluster remove sandboxes", "internal/sandbox/kube/podspec/labels.go",
+			`out[LabelHome] = home`, `_ = home`, inPodspec("TestGolden")},
 		{"pod-variables", Writer, "gives PicoD another bootstrap key", podBuild,
 			`return strings.HasPrefix(e.Name, ownVariables)`, `return false && strings.HasPrefix(e.Name, ownVariables)`, inPodspec("TestGolden")},
 		{"pod-verbatim", Writer, "has Kubernetes put variables into the command line of PicoD", podBuild,

@@ -58,7 +58,9 @@ func TestPolicies(t *testing.T) {
 	}
 
 	for what, harm := range map[string]func() error{
-		"deleted": func() error { return policies.Delete(t.Context(), podspec.PolicyName(callers.Namespace), metav1.DeleteOptions{}) },
+		"deleted": func() error {
+			return policies.Delete(t.Context(), podspec.PolicyName(callers.Namespace), metav1.DeleteOptions{})
+		},
 		"opened": func() error {
 			open := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: podspec.PolicyName(callers.Namespace)}}
 			open.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{}}

@@ -87,7 +87,9 @@ func operatorConfig(config *rest.Config, log *slog.Logger) operator.Config {
 // home is the namespace of the AgentCube that is tested.
 const home = "agentcube"
 
-func pods() podspec.Settings { return podspec.Settings{AgentImage: "agentcube.test/agent:1", Home: home} }
+func pods() podspec.Settings {
+	return podspec.Settings{AgentImage: "agentcube.test/agent:1", Home: home}
+}
 
 func callers() podspec.Callers {
 	return podspec.Callers{Namespace: home, Labels: map[string]string{"app": "agentcube"}}
