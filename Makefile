@@ -37,6 +37,10 @@ endef
 E2E_FLAGS ?=
 KUBERNETES_FLAGS ?=
 
+NODES       ?= 1000
+SESSIONS    ?= 5000
+CONCURRENCY ?= 20
+
 DEFENCES ?=
 
 FUZZTIME ?= 10s
@@ -167,6 +171,12 @@ test-kubernetes: kubernetes-binaries image image-agentcube venv $(HELM) ## tests
 	 AGENTCUBE_KUBE_IMAGE=$(CURDIR)/$(KUBEIMAGE) AGENTCUBE_IMAGE=$(CURDIR)/$(IMAGE) AGENTCUBE_PICOD=$(CURDIR)/$(PICOD) \
 	 AGENTCUBE_BIN=$(CURDIR)/$(AGENTCUBE) AGENTCUBE_PYTHON=$(CURDIR)/$(VENV)/bin/python AGENTCUBE_SDK=$(CURDIR)/sdk/python/src AGENTCUBE_SDK_README=$(abspath $(SDK_README)) \
 	 $(GO) test -p 1 -parallel 4 -count 1 -timeout 20m $(KUBERNETES_FLAGS) ./test/kubernetes/...
+
+# Nodes and sandboxes are simulated: see the package.
+.PHONY: simulate-cluster
+simulate-cluster: kubernetes-binaries build ## measure the control plane with many nodes, which are simulated: NODES, SESSIONS, CONCURRENCY
+	@AGENTCUBE_KUBERNETES=$(CURDIR)/$(KUBERNETES) AGENTCUBE_BIN=$(CURDIR)/$(AGENTCUBE) \
+	 $(GO) test -count 1 -timeout 60m ./test/kubernetes/scale -run TestCluster -v -args -simulate -nodes $(NODES) -sessions $(SESSIONS) -concurrency $(CONCURRENCY)
 
 .PHONY: kubernetes
 kubernetes: kubernetes-binaries ## run a shell with a Kubernetes of one node, for as long as the shell runs
