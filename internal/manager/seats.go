@@ -17,6 +17,7 @@ type SharedStore interface {
 	session.Once
 	session.Rates
 	session.Seats
+	session.Living
 }
 
 // seatOf is the seat of a session's sandbox.

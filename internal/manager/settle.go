@@ -67,7 +67,7 @@ func (s *settling) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	live, err := m.live(ctx)
+	live, err := m.shared.Living(ctx)
 	if err != nil {
 		return err
 	}

@@ -31,17 +31,19 @@ type SharedStore interface {
 	Store
 	session.Rates
 	session.Seats
+	session.Living
 }
 
 // SharedStore is Store for one that is shared.
 func (m *Metrics) SharedStore(s SharedStore) SharedStore {
-	return &sharedStore{&store{s, m}, s, s}
+	return &sharedStore{&store{s, m}, s, s, s}
 }
 
 type sharedStore struct {
 	*store
 	rates session.Rates
 	session.Seats
+	living session.Living
 }
 
 type store struct {
@@ -169,4 +171,9 @@ func (s *sharedStore) TakeSeat(ctx context.Context, seat session.Seat, limits se
 		return nothing{}, s.Seats.TakeSeat(ctx, seat, limits)
 	})
 	return err
+}
+
+// Living implements session.Living.
+func (s *sharedStore) Living(ctx context.Context) ([]session.Session, error) {
+	return measure(ctx, s.store, "living", s.living.Living)
 }

@@ -46,6 +46,9 @@ func TestStores(t *testing.T) {
 	t.Run("shared", func(t *testing.T) { storetest.Run(t, func(t *testing.T) session.Store { return shared(t) }) })
 	t.Run("rates", func(t *testing.T) { storetest.RunRates(t, func(t *testing.T) session.Rates { return shared(t) }) })
 	t.Run("seats", func(t *testing.T) { storetest.RunSeats(t, func(t *testing.T) session.Seats { return shared(t) }) })
+	t.Run("living", func(t *testing.T) {
+		storetest.RunLiving(t, func(t *testing.T) storetest.LivingStore { return shared(t) })
+	})
 }
 
 // TestDriver: a driver that is measured is as good as it was.

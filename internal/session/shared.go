@@ -88,3 +88,11 @@ type Seats interface {
 	// certain one on; after the zero Seat it begins.
 	ListSeats(ctx context.Context, after Seat, limit int) ([]Seat, error)
 }
+
+// Living is a Store that tells the sessions that have not ended without reading those
+// that have, of which there are many more.
+type Living interface {
+	// Living returns them, in no order. One that changes meanwhile may be left out, and
+	// records that cannot be read are.
+	Living(ctx context.Context) ([]Session, error)
+}

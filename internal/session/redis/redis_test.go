@@ -119,6 +119,9 @@ func suites(t *testing.T, cfg redis.Config, do func(t testing.TB, key string, ar
 	t.Run("seats", func(t *testing.T) {
 		storetest.RunSeats(t, func(t *testing.T) session.Seats { return fresh(t) })
 	})
+	t.Run("living", func(t *testing.T) {
+		storetest.RunLiving(t, func(t *testing.T) storetest.LivingStore { return fresh(t) })
+	})
 }
 
 // one sends commands to a single server.

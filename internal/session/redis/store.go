@@ -70,6 +70,7 @@ var (
 	_ session.Once        = (*Store)(nil)
 	_ session.Rates       = (*Store)(nil)
 	_ session.Seats       = (*Store)(nil)
+	_ session.Living      = (*Store)(nil)
 	_ auth.TokenStore     = (*Store)(nil)
 )
 
