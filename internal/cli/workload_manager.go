@@ -137,7 +137,7 @@ func (w *workloadManager) openManager(ctx context.Context) (func() error, error)
 		BootstrapKey: bootstrap, RouterKey: w.routerKey, Logger: w.log, EndToEnd: true,
 		CreateTimeout: w.cfg.SandboxCreateTimeout, Retention: w.cfg.EndedRetention,
 		MaxSandboxes: w.cfg.MaxSandboxes, MaxPerOwner: w.cfg.MaxSessionsPerOwner, MaxCreateRate: w.cfg.MaxCreateRatePerOwner,
-		MaxParallelStarts: parallelPods(w.cfg.MaxParallelStarts),
+		MaxParallelStarts: parallelPods(w.cfg.MaxParallelStarts), MaxParallelRemovals: parallelRemovals,
 	}, kubePools{w.templates, w.driver})
 	undo := func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
@@ -180,6 +180,10 @@ func (w *workloadManager) newOperator(bootstrap *rsa.PublicKey) (*operator.Opera
 		LeaderElection: true, LeaseNamespace: w.cfg.Cluster.Namespace, Logger: w.log,
 	}), nil
 }
+
+// parallelRemovals is how many Pods one process waits for the end of at once: a second
+// or more each, in which it has nothing to do.
+const parallelRemovals = 500
 
 // parallelPods is how many Pods may be in the making at once: their starts load other
 // machines, and the cluster's scheduler has its own order.

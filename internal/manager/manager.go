@@ -100,6 +100,9 @@ type Config struct {
 	// time, and so those that are being paused or copied; 0 means twice the
 	// number of cores.
 	MaxParallelStarts int
+	// MaxParallelRemovals bounds the sandboxes that are being removed at a time; 0
+	// means 8.
+	MaxParallelRemovals int
 	// Shared says that other processes use Store, which has to be a SharedStore, and
 	// the sandboxes of Driver too. Sessions then outlive this process, limits hold for
 	// all of them together, MemoryBudget is not looked at, and Clock is a wall clock.
@@ -157,8 +160,8 @@ type Manager struct {
 	left int // sessions that were due when last looked, but in creation; Run's
 }
 
-// maxParallelRemovals keeps a burst of expiring sessions from taking the whole machine.
-const maxParallelRemovals = 8
+// parallelRemovals keeps a burst of expiring sessions from taking the whole machine.
+const parallelRemovals = 8
 
 // New makes a Manager. It does no I/O.
 func New(cfg Config) *Manager {
@@ -198,12 +201,15 @@ func New(cfg Config) *Manager {
 	if cfg.MaxParallelStarts <= 0 {
 		cfg.MaxParallelStarts = 2 * runtime.NumCPU()
 	}
+	if cfg.MaxParallelRemovals <= 0 {
+		cfg.MaxParallelRemovals = parallelRemovals
+	}
 	once, _ := cfg.Store.(session.Once)
 	base, cancel := context.WithCancel(context.Background())
 	attempts, abort := context.WithCancel(context.Background())
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, clock: cfg.Clock, driver: sandbox.Complete(cfg.Driver), slots: newSlots(cfg.MaxSandboxes, cfg.MaxPerOwner, cfg.MemoryBudget),
-		rates: newRates(cfg.MaxCreateRate), base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, maxParallelRemovals),
+		rates: newRates(cfg.MaxCreateRate), base: base, cancel: cancel, attempts: attempts, abort: abort, tries: make(chan struct{}, cfg.MaxParallelRemovals),
 		starts: newTurns(cfg.MaxParallelStarts), saves: newTurns(cfg.MaxParallelStarts), agreed: auth.NewAgreements(once),
 		creations: map[string]*creation{}, transitions: map[string]*transition{}, removals: map[string]*removal{},
 		unsealed: map[string]session.Session{}, snapshots: map[string]bool{}, names: map[checkpointKey]bool{},
