@@ -3,6 +3,7 @@ package scale
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
+
+	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
 )
 
 const (
@@ -25,6 +28,8 @@ const (
 	heartbeat = 10 * time.Second
 	// hands is how many requests of all nodes are under way at once.
 	hands = 32
+	// beats is in how many parts the nodes renew their leases.
+	beats = 10
 )
 
 // nodes are simulated ones.
@@ -34,7 +39,8 @@ type nodes struct {
 	queue  workqueue.TypedInterface[string]
 	pods   cache.SharedIndexInformer
 	failed func(error)
-	ending sync.Map // UIDs of Pods that are deleted already
+	ends   time.Duration // how long a Pod takes to end
+	ending sync.Map      // UIDs of Pods that are about to end
 	work   sync.WaitGroup
 }
 
@@ -44,8 +50,8 @@ func nodeName(i int) string { return fmt.Sprintf("node-%05d", i) }
 func nodeAddress(i int) string { return fmt.Sprintf("127.64.%d.%d", i/250, 1+i%250) }
 
 // startNodes makes nodes that are ready. They live until ctx ends; what fails is told.
-func startNodes(ctx context.Context, client kubernetes.Interface, count int, failed func(error)) (*nodes, error) {
-	n := &nodes{client: client, count: count, queue: workqueue.NewTyped[string](), failed: failed}
+func startNodes(ctx context.Context, client kubernetes.Interface, count int, ends time.Duration, failed func(error)) (*nodes, error) {
+	n := &nodes{client: client, count: count, ends: ends, queue: workqueue.NewTyped[string](), failed: failed}
 	if err := n.each(ctx, n.register); err != nil {
 		return nil, err
 	}
@@ -72,7 +78,9 @@ func startNodes(ctx context.Context, client kubernetes.Interface, count int, fai
 	for range hands {
 		n.work.Go(func() { n.serve(ctx) })
 	}
-	n.work.Go(func() { n.beat(ctx) })
+	for i := range beats {
+		n.work.Go(func() { n.beat(ctx, i) })
+	}
 	context.AfterFunc(ctx, n.queue.ShutDown)
 	return n, nil
 }
@@ -146,11 +154,14 @@ func (n *nodes) register(ctx context.Context, i int) error {
 	return nil
 }
 
-// beat renews the leases, evenly spread.
-func (n *nodes) beat(ctx context.Context) {
-	tick := time.NewTicker(heartbeat / time.Duration(n.count))
+// beat renews the leases of one part of the nodes, evenly spread.
+func (n *nodes) beat(ctx context.Context, part int) {
+	tick := time.NewTicker(heartbeat * beats / time.Duration(n.count))
 	defer tick.Stop()
-	for i := 0; ; i = (i + 1) % n.count {
+	for i := part; ; i += beats {
+		if i >= n.count {
+			i = part
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -188,14 +199,9 @@ func (n *nodes) look(ctx context.Context, p *corev1.Pod) error {
 		if _, already := n.ending.LoadOrStore(p.UID, true); already {
 			return nil
 		}
-		err := n.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{
-			GracePeriodSeconds: new(int64(0)), Preconditions: &metav1.Preconditions{UID: &p.UID},
-		})
-		if err != nil {
-			n.ending.Delete(p.UID)
-		}
-		return err
-	case p.Status.Phase == corev1.PodRunning:
+		time.AfterFunc(n.ends, func() { n.finish(ctx, p) })
+		return nil
+	case podspec.Ready(p):
 		return nil
 	}
 	var i int
@@ -204,6 +210,7 @@ func (n *nodes) look(ctx context.Context, p *corev1.Pod) error {
 	}
 	now, address := metav1.Now(), nodeAddress(i)
 	running := p.DeepCopy()
+	running.Status.Conditions = slices.DeleteFunc(running.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type != corev1.PodScheduled })
 	running.Status.Phase, running.Status.StartTime = corev1.PodRunning, &now
 	running.Status.HostIP, running.Status.PodIP, running.Status.PodIPs = address, address, []corev1.PodIP{{IP: address}}
 	for _, kind := range []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
@@ -214,4 +221,15 @@ func (n *nodes) look(ctx context.Context, p *corev1.Pod) error {
 	}}
 	_, err := n.client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, running, metav1.UpdateOptions{})
 	return err
+}
+
+// finish has a Pod be gone.
+func (n *nodes) finish(ctx context.Context, p *corev1.Pod) {
+	err := n.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: new(int64(0)), Preconditions: &metav1.Preconditions{UID: &p.UID},
+	})
+	if err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		n.failed(fmt.Errorf("end Pod: %w", err))
+		time.AfterFunc(time.Second, func() { n.finish(ctx, p) })
+	}
 }

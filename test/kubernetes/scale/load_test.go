@@ -35,14 +35,14 @@ func (k took) String() string {
 		float64(len(k.each))/k.all.Seconds(), k.part(0.5).Milliseconds(), k.part(0.95).Milliseconds(), k.part(0.99).Milliseconds())
 }
 
-// times calls do so many times, as many at once as the size says.
-func (w *world) times(t *testing.T, count int, do func(i int) error) took {
+// times calls do so many times, by as many clients at once.
+func (w *world) times(t *testing.T, clients, count int, do func(i int) error) took {
 	t.Helper()
 	k := took{each: make([]time.Duration, count)}
 	began := time.Now()
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range w.concurrency {
+	for range clients {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < count; i = int(next.Add(1)) - 1 {
 				start := time.Now()
@@ -66,7 +66,7 @@ func (w *world) create(t *testing.T, template string, count int) ([]string, took
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := w.times(t, count, func(i int) error {
+	k := w.times(t, w.concurrency, count, func(i int) error {
 		var made api.CreateResponse
 		err := w.call(w.token, http.MethodPost, w.managers[i%len(w.managers)].url+"/v1/code-interpreter", "", body, &made)
 		ids[i] = made.SessionID
@@ -75,9 +75,10 @@ func (w *world) create(t *testing.T, template string, count int) ([]string, took
 	return ids, k
 }
 
+// delete ends sessions. The clients are more, as each waits for a Pod to end.
 func (w *world) delete(t *testing.T, ids []string) took {
 	t.Helper()
-	return w.times(t, len(ids), func(i int) error {
+	return w.times(t, 5*w.concurrency, len(ids), func(i int) error {
 		return w.call(w.token, http.MethodDelete, w.managers[i%len(w.managers)].url+"/v1/code-interpreter/sessions/"+ids[i], "", nil, nil)
 	})
 }
@@ -87,7 +88,7 @@ func (w *world) use(t *testing.T, template string, ids []string, count int) took
 	t.Helper()
 	w.sign(t)
 	path := "/v1/namespaces/" + namespace + "/code-interpreters/" + template + "/invocations/api/execute"
-	return w.times(t, count, func(i int) error {
+	return w.times(t, w.concurrency, count, func(i int) error {
 		return w.call(w.signed, http.MethodPost, w.routers[i%len(w.routers)].url+path, ids[rand.IntN(len(ids))], []byte(`{"command":["true"]}`), nil)
 	})
 }

@@ -21,13 +21,14 @@ var (
 	poolSize    = flag.Int("pool", 500, "Pods that wait in a pool")
 	concurrency = flag.Int("concurrency", 20, "clients")
 	requests    = flag.Int("requests", 20000, "requests to sessions")
+	endsAfter   = flag.Duration("ends", time.Second, "how long a Pod takes to end")
 	idleFor     = flag.Duration("idle", 3*time.Minute, "for how long nothing is asked")
 )
 
 // TestSmall: sessions of many nodes come and go, with two managers, and nothing of them
 // is left: no Pod, no record, no seat.
 func TestSmall(t *testing.T) {
-	w := startWorld(t, size{nodes: 20, sessions: 200, pool: 40, concurrency: 10, requests: 400, managers: 2, routers: 1, idle: time.Second, retention: 2 * time.Second})
+	w := startWorld(t, size{nodes: 20, sessions: 200, pool: 40, concurrency: 10, requests: 400, managers: 2, routers: 1, idle: time.Second, ends: 100 * time.Millisecond, retention: 2 * time.Second})
 	w.run(t)
 	await(t, "the store to be empty", func() bool { return w.keys(t) == "" })
 	w.nothingLeft(t)
@@ -40,7 +41,7 @@ func TestCluster(t *testing.T) {
 	}
 	w := startWorld(t, size{
 		nodes: *nodeCount, sessions: *sessions, pool: *poolSize, concurrency: *concurrency, requests: *requests, managers: 2, routers: 1,
-		idle: *idleFor, retention: 24 * time.Hour,
+		idle: *idleFor, ends: *endsAfter, retention: 24 * time.Hour,
 	})
 	w.run(t)
 	w.nothingLeft(t)

@@ -62,7 +62,7 @@ type world struct {
 type size struct {
 	nodes, sessions, pool, concurrency, requests int
 	managers, routers                            int
-	idle, retention                              time.Duration
+	idle, ends, retention                        time.Duration
 }
 
 func startWorld(t *testing.T, of size) *world {
@@ -103,7 +103,7 @@ func startWorld(t *testing.T, of size) *world {
 	if err := serveAgents(t.Context(), of.nodes); err != nil {
 		t.Fatal(err)
 	}
-	n, err := startNodes(t.Context(), w.client, of.nodes, func(err error) { t.Log("simulated node:", err) })
+	n, err := startNodes(t.Context(), w.client, of.nodes, of.ends, func(err error) { t.Log("simulated node:", err) })
 	if err != nil {
 		t.Fatal(err)
 	}
