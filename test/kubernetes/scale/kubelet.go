@@ -2,6 +2,7 @@ package scale
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -129,17 +130,20 @@ func (n *nodes) register(ctx context.Context, i int) error {
 		corev1.ResourceCPU: resource.MustParse("32"), corev1.ResourceMemory: resource.MustParse("128Gi"),
 		corev1.ResourceEphemeralStorage: resource.MustParse("1Ti"), corev1.ResourcePods: resource.MustParse("110"),
 	}
-	node, err := n.client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName(i)}}, metav1.CreateOptions{})
-	if err != nil {
+	if _, err := n.client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName(i)}}, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("make node: %w", err)
 	}
 	now := metav1.Now()
-	node.Status = corev1.NodeStatus{
+	// Others change nodes at the same time: this is no update of what was made.
+	patch, err := json.Marshal(map[string]any{"status": corev1.NodeStatus{
 		Capacity: room, Allocatable: room,
 		Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: nodeAddress(i)}},
 		Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Simulated", LastHeartbeatTime: now, LastTransitionTime: now}},
+	}})
+	if err != nil {
+		return fmt.Errorf("encode status: %w", err)
 	}
-	if _, err := n.client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
+	if _, err := n.client.CoreV1().Nodes().Patch(ctx, nodeName(i), types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		return fmt.Errorf("make node ready: %w", err)
 	}
 	_, err = n.client.CoordinationV1().Leases(leases).Create(ctx, &coordinationv1.Lease{
