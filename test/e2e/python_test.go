@@ -136,6 +136,7 @@ func TestPythonSDK(t *testing.T) {
 
 // TestSDKItself: the SDK's own end-to-end tests, which run the README's code, too.
 func TestSDKItself(t *testing.T) {
+	t.Parallel()
 	at := at(t)
 	args := []string{"-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/e2e"}
 	sleeps := "yes"

@@ -86,6 +86,24 @@ func (a *authority) issue(name, user, group string, addresses ...string) (pair, 
 	return a.write(name, der, key)
 }
 
+// Certificate is one of the cluster's authority, for hosts, with its key and the
+// certificate of the authority, in PEM: for what a test serves, or shows as a client.
+func (c *Cluster) Certificate(name string, hosts ...string) (ca, cert, key []byte, err error) {
+	files, err := c.ca.issue(name, name, "", hosts...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for _, part := range []struct {
+		to   *[]byte
+		path string
+	}{{&ca, c.ca.files().cert}, {&cert, files.cert}, {&key, files.key}} {
+		if *part.to, err = os.ReadFile(part.path); err != nil {
+			return nil, nil, nil, fmt.Errorf("read certificate: %w", err)
+		}
+	}
+	return ca, cert, key, nil
+}
+
 func (a *authority) template(subject pkix.Name) *x509.Certificate {
 	a.serial++
 	return &x509.Certificate{

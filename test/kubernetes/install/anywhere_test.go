@@ -37,7 +37,7 @@ func (w *world) anywhere(t *testing.T) {
 	if err := os.WriteFile(file, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count", "1", "-v", "-timeout", "15m", "./test/e2e")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count", "1", "-v", "-parallel", "4", "-timeout", "15m", "./test/e2e")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), e2e.InstallationVariable+"="+file)
 	out, err := cmd.CombinedOutput()

@@ -33,9 +33,9 @@ func TestInstalled(t *testing.T) {
 	t.Run("Owners", func(t *testing.T) { w.owners(t, token) })
 	t.Run("Telemetry", func(t *testing.T) { w.telemetry(t, token) })
 	t.Run("GVisor", func(t *testing.T) { w.gvisor(t, token) })
-	t.Run("IdleAndExpiry", func(t *testing.T) { w.ends(t, token) })
 	t.Run("Faults", func(t *testing.T) { w.faults(t, token) })
 	t.Run("Figures", func(t *testing.T) { w.figures(t, token) })
+	t.Run("Encrypted", func(t *testing.T) { w.encrypted(t, token) })
 	t.Run("NothingLeft", func(t *testing.T) {
 		await(t, "no sandboxes", func() (bool, error) {
 			left := w.sandboxes(t)
@@ -236,27 +236,5 @@ func (w *world) gvisor(t *testing.T, token string) {
 	mustContain(t, "dmesg", string(out.Stdout), "gVisor")
 	if _, err := c.CreateSession(t.Context(), client.CreateOptions{Template: "not-isolated"}); code(err) != api.CodeIsolation {
 		t.Errorf("a template that demands gVisor and has none: %v", err)
-	}
-}
-
-// ends: sessions end by themselves, and say why.
-func (w *world) ends(t *testing.T, token string) {
-	w.template(t, "default", "short-idle", object{"sessionTimeout": "3s", "template": object{}})
-	w.template(t, "default", "short-life", object{"maxSessionDuration": "3s", "template": object{}})
-	c := w.as(t, token)
-	for name, fate := range map[string]api.Fate{"short-idle": api.FateIdle, "short-life": api.FateExpired} {
-		var s *client.Session
-		await(t, "the template "+name, func() (bool, error) {
-			var err error
-			s, err = c.CreateSession(t.Context(), client.CreateOptions{Template: name})
-			return err == nil, err
-		})
-		await(t, "the end of "+name, func() (bool, error) {
-			rec, err := c.GetSession(t.Context(), s.ID)
-			return err == nil && rec.State == api.StateEnded && rec.Fate == fate, err
-		})
-		if _, err := s.Execute(t.Context(), client.ExecRequest{Command: []string{"true"}}); code(err) != api.CodeSessionEnded {
-			t.Errorf("%s: a command after the end: %v", name, err)
-		}
 	}
 }
