@@ -49,11 +49,9 @@ func (r *rounds) Due(ctx context.Context, now time.Time, limit int) ([]session.S
 	return r.Store.Due(ctx, now, limit)
 }
 
-func (r *rounds) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {
-	if len(q.States) == 3 {
-		r.live.Add(1)
-	}
-	return r.Store.List(ctx, q)
+func (r *rounds) Living(ctx context.Context) ([]session.Session, error) {
+	r.live.Add(1)
+	return r.Store.Living(ctx)
 }
 
 // counted starts a manager whose rounds are counted.
