@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/volcano-sh/agentcube/internal/httpguard/guardtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { guardtest.Main(m) }
 
 // guard is how long something may take that has to happen at all.
 const guard = time.Minute

@@ -18,11 +18,11 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"go.uber.org/goleak"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/auth/authtest"
+	"github.com/volcano-sh/agentcube/internal/httpguard/guardtest"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -32,7 +32,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/template"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { guardtest.Main(m) }
 
 // guard keeps a broken test from hanging; no test waits for it.
 const guard = time.Minute

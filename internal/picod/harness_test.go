@@ -22,13 +22,14 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"go.uber.org/goleak"
+
+	"github.com/volcano-sh/agentcube/internal/httpguard/guardtest"
 )
 
 // guard is how long a test waits for something that must happen at all.
 const guard = 30 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { guardtest.Main(m) }
 
 // shared keys: making one takes a while.
 var (

@@ -16,11 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/auth/authtest"
+	"github.com/volcano-sh/agentcube/internal/httpguard/guardtest"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/remote"
@@ -30,7 +29,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/template"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { guardtest.Main(m) }
 
 const guard = time.Minute
 

@@ -17,11 +17,11 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
-	"go.uber.org/goleak"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/auth/authtest"
+	"github.com/volcano-sh/agentcube/internal/httpguard/guardtest"
 	"github.com/volcano-sh/agentcube/internal/httpserve"
 	"github.com/volcano-sh/agentcube/internal/router"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -30,7 +30,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/session/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { guardtest.Main(m) }
 
 const guard = time.Minute
 

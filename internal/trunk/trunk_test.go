@@ -12,15 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/volcano-sh/agentcube/internal/httpguard/guardtest"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// The HTTP server lingers half a second on each connection it closes.
-		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
-}
+func TestMain(m *testing.M) { guardtest.Main(m) }
 
 // pair is a trunk over a real Unix socket pair, as between host and sandbox.
 func pair(t *testing.T, handle Handler) *Dialer {

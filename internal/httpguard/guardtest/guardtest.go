@@ -13,7 +13,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+// Main runs the tests of a package that serves HTTP, and fails when goroutines are left.
+// net/http lingers half a second on a connection that it hangs up on, which is longer
+// than goleak waits.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // guard is how long a conversation may take that has to end at all.
 const guard = time.Minute
