@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -19,6 +18,7 @@ import (
 	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth/authtest"
 	"github.com/volcano-sh/agentcube/internal/config"
+	"github.com/volcano-sh/agentcube/internal/logtest"
 	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/router"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
@@ -41,28 +41,11 @@ type told struct {
 	t         *testing.T
 	url       string
 	telemetry *telemetry
-	log       *lockedBuffer
+	log       *logtest.Buffer
 	stop      func()
 
 	mu     sync.Mutex
 	inside []string // what sandboxes were told of the traces of files
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // agents notes the traceparent of requests for files.
@@ -79,7 +62,7 @@ func (p *told) agents(spec sandbox.Spec) map[uint16]http.Handler {
 }
 
 func tell(t *testing.T, change func(*config.Config, *manager.Config, *router.Config)) *told {
-	p := &told{t: t, log: &lockedBuffer{}}
+	p := &told{t: t, log: &logtest.Buffer{}}
 	store := sqlite.New(filepath.Join(t.TempDir(), "sessions.db"))
 	driver := fake.New(fake.Config{Host: fake.NewHost(p.agents), Isolation: "gvisor"})
 	for _, open := range []func(context.Context) error{store.Open, driver.Open} {

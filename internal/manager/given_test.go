@@ -1,7 +1,6 @@
 package manager_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -13,12 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/volcano-sh/agentcube/api"
 	"github.com/volcano-sh/agentcube/internal/auth"
+	"github.com/volcano-sh/agentcube/internal/logtest"
 	"github.com/volcano-sh/agentcube/internal/manager"
 	"github.com/volcano-sh/agentcube/internal/sandbox"
 	"github.com/volcano-sh/agentcube/internal/sandbox/fake"
@@ -130,7 +129,7 @@ func TestGivenReachesAgent(t *testing.T) {
 	if err := w.store.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var log lockedBuffer
+	var log logtest.Buffer
 	w.config = func(c *manager.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
 	n := w.start()
 	for _, key := range []string{"", `"publicKey":"` + clientKey(t) + `",`} {
@@ -185,24 +184,6 @@ func wantNoSecret(t *testing.T, where, text string) {
 			t.Errorf("%s tells a secret", where)
 		}
 	}
-}
-
-// lockedBuffer is a log that many write.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // TestGivenIsPartOfTheRequest: an idempotency key is for one environment and

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/volcano-sh/agentcube/api"
+	"github.com/volcano-sh/agentcube/internal/logtest"
 	"github.com/volcano-sh/agentcube/internal/manager"
 )
 
@@ -177,7 +178,7 @@ func TestExpiredTokenEnds(t *testing.T) {
 func TestTokensAreNowhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	var log lockedBuffer
+	var log logtest.Buffer
 	w.config = func(c *manager.Config) {
 		c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

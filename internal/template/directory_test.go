@@ -1,7 +1,6 @@
 package template_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/volcano-sh/agentcube/internal/logtest"
 	"github.com/volcano-sh/agentcube/internal/template"
 )
 
@@ -35,11 +34,11 @@ type folder struct {
 	t   *testing.T
 	dir string
 	src *template.Directory
-	log *syncBuffer
+	log *logtest.Buffer
 }
 
 func newFolder(t *testing.T) *folder {
-	f := &folder{t: t, dir: filepath.Join(t.TempDir(), "templates"), log: &syncBuffer{}}
+	f := &folder{t: t, dir: filepath.Join(t.TempDir(), "templates"), log: &logtest.Buffer{}}
 	base, err := template.Parse("base", []byte(yaml("shipped", "base")), "")
 	if err != nil {
 		t.Fatal(err)
@@ -288,21 +287,4 @@ func (f *folder) wait(name, image string) {
 			f.t.Fatalf("template %s never had image %s; log:\n%s", name, image, f.log)
 		}
 	}
-}
-
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -9,6 +9,6 @@
 // and the store, and say nothing of sandboxes; a kubelet writes the status of a Pod three
 // or four times, the simulated one once.
 //
-// TestSmall is a run that checks that nothing is left. TestCluster, which make
-// simulate-cluster runs, measures.
+// TestCluster is a small run that checks that nothing is left, or one of any size that
+// measures, which make simulate-cluster makes it.
 package scale
