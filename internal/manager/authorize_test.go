@@ -94,11 +94,11 @@ func TestAuthorizeOwn(t *testing.T) {
 	}
 }
 
-// oneNamespace lets templates of one namespace be used.
-type oneNamespace string
+// allowing is an Authorizer that allows what it says.
+type allowing func(auth.TemplateRef) bool
 
-func (n oneNamespace) Authorize(_ context.Context, _ auth.Principal, _ auth.Verb, of auth.TemplateRef) error {
-	if of.Namespace != string(n) {
+func (may allowing) Authorize(_ context.Context, _ auth.Principal, _ auth.Verb, of auth.TemplateRef) error {
+	if !may(of) {
 		return api.Errorf(http.StatusForbidden, api.CodeForbidden, "you may not do that")
 	}
 	return nil
@@ -114,10 +114,24 @@ func TestOthersAreNotNamed(t *testing.T) {
 		secret.Kind, secret.Namespace, secret.Name = kind, "team", "simple-secret"
 		w.templates = append(w.templates, secret)
 	}
-	w.config = func(c *manager.Config) { c.Authorizer = oneNamespace("default") }
-	got := w.start().do(t.Context(), "alice", "POST", createPath, `{"name":"simple-codeinterpreted","namespace":"default"}`)
+	agent := w.templates[0]
+	agent.Kind, agent.Name = api.KindAgentRuntime, "agent"
+	w.templates = append(w.templates, agent)
+	may := func(of auth.TemplateRef) bool {
+		return of.Namespace == "default" && (of.Kind == api.KindCodeInterpreter || of.Name == "simple-codeinterpreted")
+	}
+	w.config = func(c *manager.Config) { c.Authorizer = allowing(may) }
+	n := w.start()
+	got := n.do(t.Context(), "alice", "POST", createPath, `{"name":"simple-codeinterpreted","namespace":"default"}`)
 	wantCode(t, got, 404, api.CodeTemplateNotFound)
 	if !strings.Contains(got.body, "did you mean default/simple-codeinterpreter?") {
+		t.Errorf("answer %s", got.body)
+	}
+	// Nor is a template of the same name, but of a kind that may not be used.
+	other := w.templates[len(w.templates)-1]
+	got = n.do(t.Context(), "alice", "POST", createPath, `{"name":"`+other.Name+`","namespace":"default"}`)
+	wantCode(t, got, 404, api.CodeTemplateNotFound)
+	if strings.Contains(got.body, "is of kind") {
 		t.Errorf("answer %s", got.body)
 	}
 }
