@@ -61,9 +61,9 @@ func (r *recorder) Append(e record.Event) {
 	case record.TunnelOpened:
 		rt.tunnels.Inc()
 	case record.TunnelClosed:
-		rt.tunnels.Dec()
-		rt.tunnelDuration.Observe(e.Seconds)
 		rt.passed("tunnel", e)
+		rt.tunnelDuration.Observe(e.Seconds)
+		rt.tunnels.Dec() // last: who sees it gone finds it counted
 	}
 	r.Recorder.Append(e)
 }
