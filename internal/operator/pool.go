@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,7 +21,7 @@ import (
 
 // namePrefix is how much of a CodeInterpreter's name those of its ReplicaSets begin
 // with, so that the names of Pods have all of a ReplicaSet's.
-const namePrefix = 24
+const namePrefix = 22
 
 // kept is the state of a pool.
 type kept struct {
@@ -49,16 +50,14 @@ func (r *reconciler) keep(ctx context.Context, u *unstructured.Unstructured, t c
 		return kept{}, r.drop(ctx, sets)
 	}
 	want := replicaSet(u, t, r.cfg.Pods.Home, pool, size)
-	var state kept
-	var old []appsv1.ReplicaSet
-	for _, set := range sets {
-		if set.Name == want.Name {
-			state.current = &set
-		} else {
-			old = append(old, set)
+	have, old := choose(sets, want)
+	if have == nil {
+		if have, err = r.search(ctx, want, sets); err != nil {
+			return kept{}, err
 		}
 	}
-	if state.current, err = r.ensure(ctx, want, state.current); err != nil || len(old) == 0 {
+	var state kept
+	if state.current, err = r.ensure(ctx, want, have); err != nil || len(old) == 0 {
 		return state, err
 	}
 	left := r.cfg.Patience - time.Since(state.current.CreationTimestamp.Time)
@@ -67,6 +66,49 @@ func (r *reconciler) keep(ctx context.Context, u *unstructured.Unstructured, t c
 		return state, nil
 	}
 	return state, r.drop(ctx, old)
+}
+
+// choose picks the ReplicaSet that is to become the one that is wanted, nil where none
+// can, and says which others are of the same owner, or of none and have the same Pods.
+// None is ever made smaller: it would delete Pods by name, with a session in them that
+// has taken one just now. Another takes its place, for which want is given a free name.
+func choose(sets []appsv1.ReplicaSet, want *appsv1.ReplicaSet) (have *appsv1.ReplicaSet, others []appsv1.ReplicaSet) {
+	names := map[string]bool{}
+	for i := range sets {
+		set := &sets[i]
+		names[set.Name] = true
+		alike := equality.Semantic.DeepEqual(want.Spec.Selector, set.Spec.Selector)
+		if owner := metav1.GetControllerOf(set); owner == nil && !alike || owner != nil && owner.UID != want.OwnerReferences[0].UID {
+			continue
+		}
+		others = append(others, *set)
+		if alike && set.DeletionTimestamp == nil && *set.Spec.Replicas <= *want.Spec.Replicas &&
+			(have == nil || *set.Spec.Replicas > *have.Spec.Replicas) {
+			have = set
+		}
+	}
+	for base, n := want.Name, 2; have == nil && names[want.Name]; n++ {
+		want.Name = base + "-" + strconv.Itoa(n)
+	}
+	if have != nil {
+		want.Name = have.Name
+		others = slices.DeleteFunc(others, func(set appsv1.ReplicaSet) bool { return set.Name == have.Name })
+	}
+	return have, others
+}
+
+// search looks, before a ReplicaSet is made, for those that have lost the labels or the
+// owner by which they are known. Of these, one that fits is used again, and others are
+// deleted, as nobody would find them later.
+func (r *reconciler) search(ctx context.Context, want *appsv1.ReplicaSet, known []appsv1.ReplicaSet) (*appsv1.ReplicaSet, error) {
+	var list appsv1.ReplicaSetList
+	if err := r.live.List(ctx, &list, client.InNamespace(want.Namespace)); err != nil {
+		return nil, fmt.Errorf("look for ReplicaSets: %w", err)
+	}
+	have, others := choose(list.Items, want)
+	return have, r.drop(ctx, slices.DeleteFunc(others, func(set appsv1.ReplicaSet) bool {
+		return slices.ContainsFunc(known, func(k appsv1.ReplicaSet) bool { return k.UID == set.UID })
+	}))
 }
 
 // filled: all Pods of a ReplicaSet wait, ready.
@@ -101,17 +143,11 @@ func replicaSet(u *unstructured.Unstructured, t corev1.PodTemplateSpec, home, po
 func (r *reconciler) ensure(ctx context.Context, want, have *appsv1.ReplicaSet) (*appsv1.ReplicaSet, error) {
 	if have == nil {
 		made := want.DeepCopy()
-		err := r.client.Create(ctx, made)
-		switch {
-		case err == nil:
-			r.log.Info("pool made", "namespace", want.Namespace, "replicaSet", want.Name, "size", *want.Spec.Replicas)
-			return made, nil
-		case !apierrors.IsAlreadyExists(err):
+		if err := r.client.Create(ctx, made); err != nil {
 			return nil, fmt.Errorf("make ReplicaSet: %w", err)
 		}
-		if have, err = r.adoptable(ctx, want); err != nil {
-			return nil, err
-		}
+		r.log.Info("pool made", "namespace", want.Namespace, "replicaSet", want.Name, "size", *want.Spec.Replicas)
+		return made, nil
 	}
 	if same(want, have) {
 		return have, nil
@@ -126,21 +162,6 @@ func (r *reconciler) ensure(ctx context.Context, want, have *appsv1.ReplicaSet) 
 		r.log.Info("pool changed", "namespace", want.Namespace, "replicaSet", want.Name, "size", *want.Spec.Replicas)
 	}
 	return change, nil
-}
-
-// adoptable is a ReplicaSet that is there without being known as the pool's: it has
-// lost its labels or its owner. One that belongs to somebody else, such as a
-// CodeInterpreter of the same name that was deleted just now, is left alone.
-func (r *reconciler) adoptable(ctx context.Context, want *appsv1.ReplicaSet) (*appsv1.ReplicaSet, error) {
-	var there appsv1.ReplicaSet
-	if err := r.live.Get(ctx, client.ObjectKeyFromObject(want), &there); err != nil {
-		return nil, fmt.Errorf("look at ReplicaSet: %w", err)
-	}
-	owner := metav1.GetControllerOf(&there)
-	if owner != nil && owner.UID != want.OwnerReferences[0].UID {
-		return nil, fmt.Errorf("make ReplicaSet: %s is there and belongs to %s %s", there.Name, owner.Kind, owner.Name)
-	}
-	return &there, nil
 }
 
 // same: nothing that is wanted of a ReplicaSet is otherwise. What the API server has

@@ -62,12 +62,15 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	switch {
 	case err == nil:
 		return reconcile.Result{RequeueAfter: found.again}, nil
-	case apierrors.IsConflict(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+	case behind(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		// What is known is a moment old, or about to go.
 		return reconcile.Result{RequeueAfter: time.Second}, nil
 	}
 	return reconcile.Result{}, fmt.Errorf("reconcile %s: %w", r.kind, err)
 }
+
+// behind: what was known when something was written was not true any more.
+func behind(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
 
 // look does what a resource asks for and says what has come of it. An error is to be
 // tried again; with nil it is not known what there is to say.
@@ -192,7 +195,7 @@ func (r *reconciler) withPool(
 		keep = 0
 	}
 	state, keepErr := r.keep(ctx, u, podspec.Waiting(pod, pool), pool, keep)
-	if apierrors.IsConflict(keepErr) {
+	if behind(keepErr) {
 		return nil, keepErr
 	}
 	pods, err := r.pods(ctx, u)

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/volcano-sh/agentcube/api"
@@ -154,6 +156,62 @@ func (s space) fill(ci *v1alpha1.CodeInterpreter, set *appsv1.ReplicaSet, n int3
 	s.status(ci, func(st v1alpha1.CodeInterpreterStatus) bool { return st.WarmPool != nil && st.WarmPool.Ready == n })
 }
 
+// TestSmaller: a pool becomes smaller by another ReplicaSet that takes its place, as one
+// that is made smaller would delete Pods by name, with what has taken them just now.
+func TestSmaller(t *testing.T) {
+	s := newSpace(t)
+	all, err := kubernetes.NewForConfig(world.config)
+	s.must(err)
+	changes, err := all.AppsV1().ReplicaSets(s.name).Watch(t.Context(), metav1.ListOptions{})
+	s.must(err)
+	defer changes.Stop()
+	s.kubelet(isPod)
+	s.operate()
+	ci := s.interpreter("a", 6)
+	tk := s.taker()
+	taken := map[string]string{} // UIDs of Pods, by the sandboxes that they are
+	for i, size := range []int32{6, 4, 2, 5, 3, 1} {
+		s.status(ci, func(st v1alpha1.CodeInterpreterStatus) bool {
+			return st.WarmPool != nil && st.WarmPool.Ready == st.WarmPool.Wanted
+		})
+		tk.catchUp(s)
+		edit(s, ci, func(ci *v1alpha1.CodeInterpreter) { ci.Spec.WarmPoolSize = &size })
+		id := fmt.Sprintf("taken-%d", i)
+		sb, err := tk.take(s, "a", id)
+		s.must(err)
+		taken[id] = sb.AgentID
+		s.status(ci, func(st v1alpha1.CodeInterpreterStatus) bool {
+			return isFine(st) && hasPool(st, size, size, int32(len(taken)))
+		}) //nolint:gosec // few
+		if set := s.theSet(); *set.Spec.Replicas != size {
+			t.Errorf("the pool has %d places, want %d", *set.Spec.Replicas, size)
+		}
+	}
+	for _, p := range s.pods(client.HasLabels{podspec.LabelSandbox}) {
+		if id := p.Labels[podspec.LabelSandbox]; taken[id] == string(p.UID) {
+			delete(taken, id)
+		}
+	}
+	if len(taken) > 0 {
+		t.Errorf("lost with the pool: %v", taken)
+	}
+	s.must(world.client.Delete(t.Context(), ci))
+	places := map[types.UID]int32{}
+	for e := range changes.ResultChan() {
+		set := e.Object.(*appsv1.ReplicaSet)
+		if *set.Spec.Replicas < places[set.UID] {
+			t.Errorf("ReplicaSet %s had %d places, and has %d", set.Name, places[set.UID], *set.Spec.Replicas)
+		}
+		places[set.UID] = *set.Spec.Replicas
+		if e.Type == watch.Deleted && *set.Spec.Replicas == 1 {
+			break
+		}
+	}
+	if len(places) != 5 {
+		t.Errorf("there were %d ReplicaSets, want 5", len(places))
+	}
+}
+
 // TestRollImpatient: a pool that does not get filled does not keep the old one for ever.
 func TestRollImpatient(t *testing.T) {
 	s := newSpace(t)
@@ -173,17 +231,19 @@ func TestRollImpatient(t *testing.T) {
 // one that they delete is made again.
 func TestRepaired(t *testing.T) {
 	s := newSpace(t)
-	s.operate()
+	s.operate(func(cfg *operator.Config) { cfg.Patience = 1 })
 	s.interpreter("a", 2)
 	want := s.theSet()
 	for name, change := range map[string]func(*appsv1.ReplicaSet){
-		"size":   func(set *appsv1.ReplicaSet) { n := int32(7); set.Spec.Replicas = &n },
+		"less":   func(set *appsv1.ReplicaSet) { n := int32(1); set.Spec.Replicas = &n },
+		"more":   func(set *appsv1.ReplicaSet) { n := int32(7); set.Spec.Replicas = &n },
+		"lost":   func(set *appsv1.ReplicaSet) { n := int32(7); set.Spec.Replicas, set.Labels = &n, nil },
 		"image":  func(set *appsv1.ReplicaSet) { set.Spec.Template.Spec.Containers[0].Image = "agentcube.test/other:1" },
 		"root":   func(set *appsv1.ReplicaSet) { *set.Spec.Template.Spec.SecurityContext.RunAsNonRoot = false },
 		"labels": func(set *appsv1.ReplicaSet) { set.Labels = nil },
 		"owner":  func(set *appsv1.ReplicaSet) { set.OwnerReferences = nil },
 	} {
-		edit(s, want.DeepCopy(), change)
+		edit(s, s.theSet(), change)
 		s.until(func() string {
 			return cmp.Diff(
 				[]any{want.Spec, want.Labels, want.OwnerReferences},
@@ -191,6 +251,7 @@ func TestRepaired(t *testing.T) {
 		})
 		t.Logf("%s was put right", name)
 	}
+	want = s.theSet()
 	s.must(world.client.Delete(t.Context(), want, client.PropagationPolicy(metav1.DeletePropagationBackground)))
 	s.until(func() string {
 		if set := s.theSet(); set.UID == want.UID {
