@@ -94,7 +94,7 @@ func TestTransfersThatStandStillEnd(t *testing.T) {
 	}
 	srv := serve(t, reply(200, created), hang, func(http.ResponseWriter, *http.Request) { <-release })
 	t.Cleanup(func() { close(release) })
-	c := connect(t, Config{BaseURL: srv.URL, StallTimeout: 50 * time.Millisecond})
+	c := connect(t, Config{BaseURL: srv.URL, StallTimeout: time.Second})
 	s, err := c.CreateSession(t.Context(), CreateOptions{Managed: true})
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func (s *slowReader) Read(p []byte) (int, error) {
 	if s.left == 0 {
 		return 0, io.EOF
 	}
-	time.Sleep(1100 * time.Millisecond)
+	time.Sleep(3300 * time.Millisecond)
 	s.left--
 	p[0] = 'x'
 	return 1, nil
@@ -129,7 +129,7 @@ func (s *slowReader) Read(p []byte) (int, error) {
 func TestSlowSourceIsNotStandingStill(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, reply(200, created), reply(200, `{}`))
-	c := connect(t, Config{BaseURL: srv.URL, StallTimeout: time.Second})
+	c := connect(t, Config{BaseURL: srv.URL, StallTimeout: 3 * time.Second})
 	s, err := c.CreateSession(t.Context(), CreateOptions{Managed: true})
 	if err != nil {
 		t.Fatal(err)

@@ -36,6 +36,10 @@ func TestMetrics(t *testing.T) {
 	p.want("POST", "/v1/sessions/"+ids[1]+"/fork", "", `{"count":2}`, "")
 	p.want("DELETE", "/v1/sessions/"+ids[1], "", "", "")
 	p.do("GET", "/v1/sessions/"+ids[1]+"x", "", "", "")
+	// The answer is there a moment before its request is over.
+	for end := time.Now().Add(30 * time.Second); p.scrape()[`agentcube_router_requests_in_flight`] != "0" && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	now := p.scrape()
 	for series, want := range map[string]string{
 		`agentcube_build_info{go_version="` + runtime.Version() + `",version="1.2.3"}`:          "1",
@@ -150,7 +154,7 @@ func TestRejected(t *testing.T) {
 		}
 	})
 	<-held
-	for p.scrape()[`agentcube_router_requests_in_flight`] != "1" {
+	for p.scrape()[`agentcube_router_dial_duration_seconds_count{outcome="ok"}`] != "1" { // it has a place by then
 		time.Sleep(time.Millisecond)
 	}
 	if resp, text := p.do("GET", files+"/x", id, "", ""); resp.StatusCode != http.StatusTooManyRequests {

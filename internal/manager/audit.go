@@ -21,7 +21,7 @@ import (
 
 // sealTimeout bounds the wait for a statement: a sandbox that does not answer is
 // removed without.
-const sealTimeout = 2 * time.Second
+const sealTimeout = 5 * time.Second
 
 // audit records what was done with a session.
 func (m *Manager) audit(ctx context.Context, action record.Action, rec session.Session) {

@@ -50,8 +50,8 @@ func (m *Manager) end(ctx context.Context, e ending) (session.Session, error) {
 	if err != nil {
 		return session.Session{}, fmt.Errorf("end session: %w", err)
 	}
-	m.auditEnded(ctx, rec, running)
 	m.cfg.SessionChanged(rec)
+	m.auditEnded(ctx, rec, running)
 	m.interrupt(rec.ID)
 	m.log.Info("session ended", "session", rec.ID, "fate", string(rec.Fate), "reason", rec.Reason)
 	return rec, nil

@@ -142,10 +142,9 @@ func TestRemovalIsRetried(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.config = func(c *manager.Config) { c.MaxSandboxes = 1 }
-	var left atomic.Int32
-	left.Store(3)
+	var free atomic.Bool
 	w.hooks.Delete = func(context.Context, string) error {
-		if left.Add(-1) >= 0 {
+		if !free.Load() {
 			return errors.New("device busy")
 		}
 		return nil
@@ -158,6 +157,7 @@ func TestRemovalIsRetried(t *testing.T) {
 	if got := n.do(t.Context(), "alice", "POST", createPath, createBody); got.status != 429 {
 		t.Errorf("create while the sandbox is still there = %d, want 429", got.status)
 	}
+	free.Store(true)
 	w.eventuallyEnded(id, api.FateDeleted)
 	w.eventually("room again", func() bool {
 		return n.do(t.Context(), "alice", "POST", createPath, createBody).status == 200

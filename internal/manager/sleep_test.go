@@ -263,7 +263,7 @@ func TestIdleTimeoutOfPaused(t *testing.T) {
 	w := newWorld(t)
 	idling, kept := python("idling"), python("kept")
 	idling.PauseAfter, idling.IdleTimeout = 20*time.Millisecond, 300*time.Millisecond
-	kept.IdleTimeout, kept.MaxDuration = 300*time.Millisecond, 1500*time.Millisecond
+	kept.IdleTimeout, kept.MaxDuration = 4*time.Second, 6*time.Second
 	w.templates = []template.Template{idling, kept}
 	n := w.start()
 	create := func(name string) (out api.CreateResponse) {

@@ -55,8 +55,8 @@ func (m *Metrics) Observe(plane func(*http.Request) Plane) func(*http.Request) f
 		p := plane(r)
 		m.http.inFlight[p].Inc()
 		return func(s httpserve.Served) {
-			m.http.inFlight[p].Dec()
 			m.served(p, r, s)
+			m.http.inFlight[p].Dec() // last: who sees it gone finds it counted
 		}
 	}
 }

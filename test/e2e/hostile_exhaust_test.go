@@ -253,7 +253,7 @@ func manyCommands(t *testing.T, _ *battlefield, s *client.Session) {
 
 const (
 	// bombTime is enough for a bomb to go off on a machine that is busy.
-	bombTime = 10 * time.Second
+	bombTime = 20 * time.Second
 	// afterBomb is how long the session may have nothing but clear refusals.
 	afterBomb = 30 * time.Second
 )

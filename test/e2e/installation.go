@@ -46,11 +46,11 @@ const small = "maxProcesses: 64\n    resources: {limits: {cpu: \"1\", memory: 25
 func Templates(root, image string) (map[string]string, error) {
 	out := map[string]string{
 		"agentcube-custom-template.yaml": interpreterText("agentcube", "custom-template", image, "", small),
-		"default-short-idle.yaml":        interpreterText("default", "short-idle", image, "sessionTimeout: 2s", small),
+		"default-short-idle.yaml":        interpreterText("default", "short-idle", image, "sessionTimeout: 6s", small),
 		"default-short-life.yaml":        interpreterText("default", "short-life", image, "maxSessionDuration: 3s", small),
 		"default-small.yaml":             interpreterText("default", "small", image, "", small),
 		"agent.yaml":                     agentText("agent", image, agentServer, "sessionTimeout: 15m\n  maxSessionDuration: 8h"),
-		"brief.yaml":                     agentText("brief", image, agentServer, "sessionTimeout: 2s"),
+		"brief.yaml":                     agentText("brief", image, agentServer, "sessionTimeout: 6s"),
 	}
 	example, err := os.ReadFile(filepath.Join(root, "sdk", "python", "examples", "agent.yaml"))
 	if err != nil {

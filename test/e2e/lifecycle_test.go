@@ -33,13 +33,13 @@ func TestSessionsEnd(t *testing.T) {
 		{name: "ttl", opts: client.CreateOptions{TTL: 2 * time.Second}, fate: api.FateExpired, least: 2 * time.Second},
 		{name: "longest life, though the ttl is longer and it is busy", use: keepBusy,
 			opts: client.CreateOptions{Template: "short-life", TTL: hour}, fate: api.FateExpired, least: 3 * time.Second},
-		{name: "idle", opts: client.CreateOptions{Template: "short-idle"}, fate: api.FateIdle, least: 2 * time.Second},
+		{name: "idle", opts: client.CreateOptions{Template: "short-idle"}, fate: api.FateIdle, least: 6 * time.Second},
 		{name: "idle after a request that took longer than the time-out", opts: client.CreateOptions{Template: "short-idle"},
 			use: func(t *testing.T, s *client.Session) {
-				if got := output(t, s, "sleep 5; echo over"); got != "over\n" {
+				if got := output(t, s, "sleep 9; echo over"); got != "over\n" {
 					t.Errorf("a request in flight got %q", got)
 				}
-			}, fate: api.FateIdle, least: 7 * time.Second},
+			}, fate: api.FateIdle, least: 15 * time.Second},
 		{name: "deleted", use: func(t *testing.T, s *client.Session) { discard(t, s) }, fate: api.FateDeleted},
 		{name: "managed and deleted", opts: client.CreateOptions{Managed: true},
 			use: func(t *testing.T, s *client.Session) { discard(t, s) }, fate: api.FateDeleted},

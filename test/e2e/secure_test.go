@@ -267,8 +267,8 @@ func TestEndToEndIdle(t *testing.T) {
 	t.Parallel()
 	at := at(t)
 	c := at.client(t)
-	s := create(t, c, client.CreateOptions{Template: "short-idle"}) // 2 s
-	if got := output(t, s, "sleep 4; echo done"); got != "done\n" {
+	s := create(t, c, client.CreateOptions{Template: "short-idle"}) // 6 s
+	if got := output(t, s, "sleep 9; echo done"); got != "done\n" {
 		t.Errorf("a silent command: %q", got)
 	}
 	for deadline := time.Now().Add(2 * patience); ; time.Sleep(100 * time.Millisecond) {

@@ -95,8 +95,9 @@ func TestPauseDuringRequests(t *testing.T) {
 		t.Error("the upload under way hangs")
 	}
 	_ = in.Close() // ends who feeds it
-	got := output(t, s, "n=$(wc -l < ticks); until [ $(wc -l < ticks) -gt $((n+1)) ]; do sleep 0.05; done; ls; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'sleep 432[1]' || true")
-	if got != "begun\nlarge\nticks\n0\n" {
+	got := output(t, s, "n=$(wc -l < ticks); until [ $(wc -l < ticks) -gt $((n+1)) ]; do sleep 0.05; done; ls; "+
+		"timeout 60 bash -c \"while cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'sleep 432[1]'; do sleep 0.05; done\" && echo over")
+	if got != "begun\nlarge\nticks\nover\n" {
 		t.Errorf("after it the session holds %q", got)
 	}
 	// The same client, over what connections it has kept.
@@ -116,11 +117,12 @@ func TestSleepAndTimeouts(t *testing.T) {
 	srv.prepare(t, "dozy", "short-idle")
 	base := srv.census()
 	c := srv.client(t)
-	dozy, idle := create(t, c, client.CreateOptions{Template: "dozy"}), create(t, c, client.CreateOptions{Template: "short-idle"})
-	mortal := create(t, c, client.CreateOptions{TTL: 3 * time.Second})
-	output(t, dozy, "echo kept > file")
+	idle := create(t, c, client.CreateOptions{Template: "short-idle"})
 	pause(t, idle)
+	mortal := create(t, c, client.CreateOptions{TTL: 8 * time.Second})
 	pause(t, mortal)
+	dozy := create(t, c, client.CreateOptions{Template: "dozy"})
+	output(t, dozy, "echo kept > file")
 
 	awaitState(t, c, dozy.ID, api.StatePaused)
 	if got := output(t, dozy, "cat file; echo more >> file"); got != "kept\n" {
@@ -137,7 +139,7 @@ func TestSleepAndTimeouts(t *testing.T) {
 	if rec := awaitEnd(t, c, mortal.ID); rec.Fate != api.FateExpired {
 		t.Errorf("what was paused until its end ended as %+v", rec)
 	}
-	// Ten seconds have passed, of which the idle time-out is two.
+	// Ten seconds have passed, of which the idle time-out is six.
 	wantState(t, c, idle.ID, api.StatePaused)
 	output(t, idle, "true")
 	if rec := awaitEnd(t, c, idle.ID); rec.Fate != api.FateIdle {

@@ -96,7 +96,8 @@ func (p *pooled) filled(name string, ready, claimed int32) (out []types.UID) {
 			p.t.Fatal(err)
 		}
 		pool := ci.Status.WarmPool
-		return ci.Status.Ready && ci.Status.ObservedGeneration == ci.Generation && pool != nil && pool.Ready == ready && pool.Claimed == claimed
+		return ci.Status.Ready && ci.Status.ObservedGeneration == ci.Generation && pool != nil && pool.Ready == ready && pool.Claimed == claimed &&
+			p.driver.Waiting()(p.namespace, api.KindCodeInterpreter, name) == int(ready)
 	})
 	for _, pod := range p.waiting() {
 		out = append(out, pod.UID)
