@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 
 	record "github.com/volcano-sh/agentcube/api/audit"
 	"github.com/volcano-sh/agentcube/internal/audit"
+	"github.com/volcano-sh/agentcube/internal/config"
 )
 
 func newAudit(a *app) *cobra.Command {
@@ -24,6 +27,21 @@ func newAudit(a *app) *cobra.Command {
 		"or without a server, and change nothing."
 	a.cfg.BindFlags(cmd.PersistentFlags(), "dataDir")
 	return cmd
+}
+
+// openAudit opens the record of what is done from now on, if it is wanted.
+func openAudit(ctx context.Context, cfg *config.Config, log *slog.Logger) (audit.Recorder, func() error, error) {
+	if !cfg.Audit {
+		return audit.Nothing{}, nil, nil
+	}
+	record := audit.New(audit.Config{Dir: cfg.AuditDir(), MaxSize: int64(cfg.AuditMaxSize), Logger: log})
+	if err := record.Open(ctx); err != nil {
+		if errors.Is(err, audit.ErrDamaged) {
+			err = withHint(err, "`agentcube audit verify` says more; move the folder away to begin a new record")
+		}
+		return nil, nil, err
+	}
+	return record, record.Close, nil
 }
 
 // auditDir is the folder of the record, which has to be there.

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/volcano-sh/agentcube/internal/audit"
 	"github.com/volcano-sh/agentcube/internal/auth"
 	"github.com/volcano-sh/agentcube/internal/auth/kubeauth"
 	"github.com/volcano-sh/agentcube/internal/config"
@@ -37,6 +38,7 @@ func clusterSettings() []string {
 		"store", "redisUrl", "redisPasswordFile", "redisCaFile", "redisCertFile", "redisKeyFile", "redisPrefix", "redisTimeout",
 		"kubeconfig", "namespace", "kubeTokenAudiences", "kubeAccessReviews", "kubeCacheTime",
 		"oidcIssuer", "oidcAudience", "oidcRoleClaim", "oidcRequiredRole", "oidcAdminRole", "oidcCaFile", "maxConcurrentRequests", "maxConnections", "shutdownTimeout",
+		"dataDir", "audit", "auditMaxSize",
 		"metricsListen", "tracing", "tracingEndpoint", "tracingSampleRatio",
 	}
 }
@@ -55,6 +57,7 @@ type member struct {
 
 	plane     metrics.Plane
 	telemetry *telemetry
+	audit     audit.Recorder
 }
 
 func newMember(a *app, plane metrics.Plane) *member {
@@ -89,6 +92,12 @@ func (m *member) open(ctx context.Context) (func() error, error) {
 		return m.store.Close, err
 	}
 	return m.store.Close, nil
+}
+
+// openAudit opens the record of what this process does: each has one of its own.
+func (m *member) openAudit(ctx context.Context) (undo func() error, err error) {
+	m.audit, undo, err = openAudit(ctx, m.cfg, m.log)
+	return undo, err
 }
 
 // openTelemetry begins to tell what is done, with what others tell. All processes of an

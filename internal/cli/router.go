@@ -33,7 +33,7 @@ func newRouter(a *app) *cobra.Command {
 		},
 	}
 	a.cfg.BindFlags(cmd.Flags(), append(clusterSettings(),
-		"workloadManagerUrl", "workloadManagerCaFile", "workloadManagerName", "workloadManagerCertFile", "workloadManagerKeyFile", "routerKeyFile", "maxRequestsPerOwner")...)
+		"workloadManagerUrl", "workloadManagerCaFile", "workloadManagerName", "workloadManagerCertFile", "workloadManagerKeyFile", "routerKeyFile", "maxRequestsPerOwner", "auditContent")...)
 	return cmd
 }
 
@@ -47,7 +47,7 @@ type dataPlane struct {
 func (d *dataPlane) run(ctx context.Context) (err error) {
 	var undo undoing
 	defer func() { err = errors.Join(err, undo.all()) }()
-	for _, step := range []func(context.Context) (func() error, error){d.open, d.openTelemetry, d.openRouter} {
+	for _, step := range []func(context.Context) (func() error, error){d.open, d.openAudit, d.openTelemetry, d.openRouter} {
 		back, err := step(ctx)
 		undo.add(back)
 		if err != nil {
@@ -83,7 +83,7 @@ func (d *dataPlane) openRouter(ctx context.Context) (func() error, error) {
 	d.router = d.telemetry.router(router.Config{
 		Sessions: store, Dialer: router.ByAddress{}, Creator: makers, Waker: makers, Authenticator: callers, Authorizer: rights,
 		SigningKey: d.signing, Logger: d.log, MaxConcurrent: d.cfg.MaxConcurrentRequests, MaxPerOwner: d.cfg.MaxRequestsPerOwner,
-		MaxRecordAge: recordAge,
+		MaxRecordAge: recordAge, Audit: d.audit, AuditContent: d.cfg.AuditContent,
 	})
 	return func() error {
 		d.router.Close()

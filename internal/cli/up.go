@@ -223,21 +223,9 @@ func writeAt(f *os.File, text string) error {
 	return err
 }
 
-// openAudit opens the record of what is done from now on, if it is wanted.
-func (s *server) openAudit(ctx context.Context) (func() error, error) {
-	if !s.cfg.Audit {
-		s.audit = audit.Nothing{}
-		return nil, nil
-	}
-	record := audit.New(audit.Config{Dir: s.cfg.AuditDir(), MaxSize: int64(s.cfg.AuditMaxSize), Logger: s.log})
-	if err := record.Open(ctx); err != nil {
-		if errors.Is(err, audit.ErrDamaged) {
-			err = withHint(err, "`agentcube audit verify` says more; move the folder away to begin a new record")
-		}
-		return nil, err
-	}
-	s.audit = record
-	return record.Close, nil
+func (s *server) openAudit(ctx context.Context) (undo func() error, err error) {
+	s.audit, undo, err = openAudit(ctx, s.cfg, s.log)
+	return undo, err
 }
 
 func (s *server) openImages(ctx context.Context, archive string) error {

@@ -58,7 +58,7 @@ type workloadManager struct {
 func (w *workloadManager) run(ctx context.Context) (err error) {
 	var undo undoing
 	defer func() { err = errors.Join(err, undo.all()) }()
-	for _, step := range []func(context.Context) (func() error, error){w.open, w.openTelemetry, w.openTemplates, w.openDriver, w.openManager} {
+	for _, step := range []func(context.Context) (func() error, error){w.open, w.openAudit, w.openTelemetry, w.openTemplates, w.openDriver, w.openManager} {
 		back, err := step(ctx)
 		undo.add(back)
 		if err != nil {
@@ -134,7 +134,7 @@ func (w *workloadManager) openManager(ctx context.Context) (func() error, error)
 	}
 	w.manager = w.telemetry.manager(manager.Config{
 		Store: store, Driver: w.driver, Templates: w.templates, Authenticator: callers, Authorizer: rights, Tokens: tokens, Shared: true,
-		BootstrapKey: bootstrap, RouterKey: w.routerKey, Logger: w.log, EndToEnd: true,
+		BootstrapKey: bootstrap, RouterKey: w.routerKey, Logger: w.log, Audit: w.audit, EndToEnd: true,
 		CreateTimeout: w.cfg.SandboxCreateTimeout, Retention: w.cfg.EndedRetention,
 		MaxSandboxes: w.cfg.MaxSandboxes, MaxPerOwner: w.cfg.MaxSessionsPerOwner, MaxCreateRate: w.cfg.MaxCreateRatePerOwner,
 		MaxParallelStarts: parallelPods(w.cfg.MaxParallelStarts), MaxParallelRemovals: parallelRemovals,

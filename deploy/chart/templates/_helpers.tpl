@@ -45,6 +45,8 @@ redis://{{ include "agentcube.fullname" . }}-valkey:6379
 
 {{/* Environment that both parts have. */}}
 {{- define "agentcube.env" -}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: AGENTCUBE_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: AGENTCUBE_LISTEN
@@ -57,8 +59,13 @@ redis://{{ include "agentcube.fullname" . }}-valkey:6379
   value: {{ .Values.log.level | quote }}
 - name: AGENTCUBE_LOG_FORMAT
   value: {{ .Values.log.format | quote }}
+# One that goes has a minute, of which it waits 5 s until no new requests come.
+- name: AGENTCUBE_SHUTDOWN_TIMEOUT
+  value: 50s
 - name: AGENTCUBE_AUDIT
-  value: "false"
+  value: {{ .Values.audit.enabled | quote }}
+- name: AGENTCUBE_AUDIT_MAX_SIZE
+  value: {{ .Values.audit.maxSize | quote }}
 - name: AGENTCUBE_STORE
   value: redis
 - name: AGENTCUBE_REDIS_URL
@@ -112,6 +119,10 @@ redis://{{ include "agentcube.fullname" . }}-valkey:6379
 {{- define "agentcube.volumes" -}}
 - name: data
   emptyDir: {}
+{{- if .root.Values.audit.enabled }}
+- name: audit
+{{ toYaml (.root.Values.audit.volume | default (dict "emptyDir" dict)) | indent 2 }}
+{{- end }}
 - name: keys
   secret:
     secretName: {{ include "agentcube.keys" .root }}
@@ -134,6 +145,9 @@ redis://{{ include "agentcube.fullname" . }}-valkey:6379
 
 {{- define "agentcube.mounts" -}}
 - {name: data, mountPath: /data}
+{{- if .Values.audit.enabled }}
+- {name: audit, mountPath: /data/audit, subPathExpr: $(POD_NAME)/audit}
+{{- end }}
 - {name: keys, mountPath: /etc/agentcube/keys, readOnly: true}
 {{- if include "agentcube.redisSecret" . }}
 - {name: redis, mountPath: /etc/agentcube/redis, readOnly: true}

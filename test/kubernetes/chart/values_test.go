@@ -26,7 +26,9 @@ func TestValues(t *testing.T) {
 		"nobody is let in":            {append(mutual[:2:2], mutual[3]), "clientNames is required"},
 		"a value that is not one":     {[]string{"rediss.addr=x"}, "additional properties 'rediss' not allowed"},
 		"a wrong value":               {[]string{"router.replicas=0"}, "minimum: got 0, want 1"},
-		"any setting":                 {[]string{"router.config.shutdownTimeout=30s"}, "name: AGENTCUBE_SHUTDOWN_TIMEOUT\n              value: \"30s\""},
+		"any setting":                 {[]string{"router.config.maxConnections=9"}, "name: AGENTCUBE_MAX_CONNECTIONS\n              value: \"9\""},
+		"no audit record":             {[]string{"audit.enabled=false"}, "name: AGENTCUBE_AUDIT\n              value: \"false\""},
+		"an audit record that stays":  {[]string{"audit.volume.persistentVolumeClaim.claimName=kept"}, "- name: audit\n          persistentVolumeClaim:\n            claimName: kept"},
 	} {
 		args := []string{"template", "agentcube", places.chart, "--set", "redis.addr=redis.example:6379"}
 		for _, v := range test.values {

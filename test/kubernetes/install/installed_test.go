@@ -31,6 +31,7 @@ func TestInstalled(t *testing.T) {
 	t.Run("Anywhere", func(t *testing.T) { w.anywhere(t) })
 	t.Run("InPod", func(t *testing.T) { w.inPod(t) })
 	t.Run("Owners", func(t *testing.T) { w.owners(t, token) })
+	t.Run("Audit", func(t *testing.T) { w.audited(t, token) })
 	t.Run("Telemetry", func(t *testing.T) { w.telemetry(t, token) })
 	t.Run("GVisor", func(t *testing.T) { w.gvisor(t, token) })
 	t.Run("Faults", func(t *testing.T) { w.faults(t, token) })

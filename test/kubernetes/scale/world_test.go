@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -235,7 +236,7 @@ func (w *world) start(t *testing.T, program, part string, args ...string) *proce
 	listen, metrics := fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t))
 	p := &process{name: part, url: "http://" + listen, metrics: "http://" + metrics + "/metrics", args: append([]string{
 		part, "--listen", listen, "--metrics-listen", metrics, "--kubeconfig", w.cluster.Kubeconfig, "--store", "redis", "--redis-url", "redis://" + w.redis.Addr(),
-		"--log-level", "warn",
+		"--data-dir", filepath.Join(w.dir, "data-"+strings.TrimPrefix(listen, "127.0.0.1:")), "--log-level", "warn",
 	}, args...)}
 	var err error
 	if p.log, err = os.CreateTemp(w.dir, part+"-*.log"); err != nil {
