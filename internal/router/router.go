@@ -102,6 +102,7 @@ type Router struct {
 	strangers audit.Strangers
 	inFlight  atomic.Int64
 	spliced   atomic.Int64 // connections that are carried unread
+	reached   atomic.Bool  // the store has answered, and need not be asked again whether it is there
 	buffers   *bufferPool
 	// draining ends when no new requests are taken any more.
 	draining context.Context
@@ -180,15 +181,19 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// ready says whether requests are to be sent here. One of several Routers stays ready
+// once it has reached the store: that is away for all of them at the same time, they
+// go on with the sessions that they know, and have an answer for the others.
 func (rt *Router) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	if p, ok := rt.cfg.Sessions.(session.Pinger); ok {
+	if p, ok := rt.cfg.Sessions.(session.Pinger); ok && !rt.reached.Load() {
 		if err := p.Ping(ctx); err != nil {
 			rt.log.Error("session store not ready", "error", err)
 			writeStatus(w, http.StatusServiceUnavailable, `{"error":"session manager not available","status":"not ready"}`)
 			return
 		}
+		rt.reached.Store(rt.cfg.MaxRecordAge > 0)
 	}
 	writeStatus(w, http.StatusOK, `{"status":"ready"}`)
 }

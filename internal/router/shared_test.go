@@ -224,6 +224,14 @@ func (s *awayStore) Get(ctx context.Context, id string) (session.Session, error)
 	return s.Sessions.Get(ctx, id)
 }
 
+// Ping implements session.Pinger.
+func (s *awayStore) Ping(context.Context) error {
+	if s.away.Load() {
+		return session.ErrUnavailable
+	}
+	return nil
+}
+
 func (s *awayStore) Touch(ctx context.Context, id string, at time.Time) error {
 	if s.away.Load() {
 		return session.ErrUnavailable
@@ -241,6 +249,14 @@ func TestStoreAway(t *testing.T) {
 		store = &awayStore{Sessions: c.Sessions}
 		c.Sessions = store
 	})
+	store.away.Store(true)
+	if got := w.do("GET", "/health/ready", ""); got.status != http.StatusServiceUnavailable {
+		t.Errorf("ready without ever having reached the store: %d", got.status)
+	}
+	store.away.Store(false)
+	if got := w.do("GET", "/health/ready", ""); got.status != http.StatusOK {
+		t.Errorf("ready = %d %s", got.status, got.body)
+	}
 	known, unchecked, unknown := w.add(nil), w.add(func(s *session.Session) { s.Auth = api.AuthNone }), w.add(nil)
 	for _, rec := range []session.Session{known, unchecked} {
 		if got := w.do("GET", base+"/", "", as(rec, "alice")...); got.status != http.StatusOK {
@@ -252,6 +268,10 @@ func TestStoreAway(t *testing.T) {
 		if got := w.do("GET", base+"/", "", api.HeaderSessionID, rec, "Authorization", "alice"); got.status != want {
 			t.Errorf("answer %d %s, want %d", got.status, got.body, want)
 		}
+	}
+	// Who stayed away from all Routers would have no answer at all.
+	if got := w.do("GET", "/health/ready", ""); got.status != http.StatusOK {
+		t.Errorf("ready while the store is away: %d %s", got.status, got.body)
 	}
 	store.away.Store(false)
 	for _, rec := range []session.Session{known, unchecked, unknown} {
