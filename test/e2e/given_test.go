@@ -58,6 +58,17 @@ func wantGiven(t *testing.T, how string, s *client.Session, greeting, token stri
 	}
 }
 
+// TestGiven: a session has the variables and files that it is given, whoever signs for it.
+func TestGiven(t *testing.T) {
+	t.Parallel()
+	c := at(t).client(t)
+	for _, managed := range []bool{true, false} {
+		s := create(t, c, givenTo(client.CreateOptions{Template: "given", Managed: managed}))
+		wantGiven(t, fmt.Sprintf("managed %t", managed), s, "session", givenSecret)
+		discard(t, s)
+	}
+}
+
 // TestGivenHoweverMade: a session has its variables and files whether its sandbox
 // was booted, restored from a snapshot, or waited in a pool, and whoever signs
 // for it; it keeps them asleep and over the death of the server, and its copies

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"crypto/rsa"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,8 +19,8 @@ import (
 
 // thief is a Router, or somebody on the way to it, who keeps every request.
 type thief struct {
-	to     *url.URL
-	server *httptest.Server
+	manager, to *url.URL // the planes behind it
+	server      *httptest.Server
 
 	mu    sync.Mutex
 	taken []stolen
@@ -32,14 +33,22 @@ type stolen struct {
 	body        []byte
 }
 
-func newThief(t *testing.T, to string) *thief {
+func newThief(t *testing.T, manager, router string) *thief {
 	t.Helper()
-	target, err := url.Parse(to)
-	if err != nil {
+	th := &thief{}
+	var err1, err2 error
+	th.manager, err1 = url.Parse(manager)
+	th.to, err2 = url.Parse(router)
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	th := &thief{to: target}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		if strings.HasPrefix(r.In.URL.Path, "/v1/namespaces/") {
+			r.SetURL(th.to)
+		} else {
+			r.SetURL(th.manager)
+		}
+	}}
 	th.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -97,12 +106,11 @@ func (th *thief) send(t *testing.T, s stolen) (status int, body string) {
 // that its token was good once; the mark shows whether anything was executed.
 func TestHostileRouter(t *testing.T) {
 	t.Parallel()
-	srv := newServer(t)
-	srv.template(t, "strict", "strict: true", small)
+	at := at(t)
 	for _, name := range []string{client.DefaultTemplate, "strict"} {
 		t.Run(name, func(t *testing.T) {
-			th := newThief(t, srv.url)
-			c, err := client.New(client.Config{BaseURL: th.server.URL, Token: srv.token, PlainText: true})
+			th := newThief(t, at.Manager, at.Router)
+			c, err := client.New(client.Config{BaseURL: th.server.URL, Token: at.Token, PlainText: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -207,7 +215,7 @@ func attackOnTheWay(t *testing.T, th *thief, s *client.Session, key *rsa.Private
 			held.mu.Unlock()
 			w.WriteHeader(http.StatusBadGateway) // it is kept back
 		}))
-		direct, err := client.New(client.Config{BaseURL: th.to.String(), RouterURL: held.server.URL, Token: th.local(t), PlainText: true})
+		direct, err := client.New(client.Config{WorkloadManagerURL: th.manager.String(), RouterURL: held.server.URL, Token: th.local(t), PlainText: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,7 +33,7 @@ type Installation struct {
 func Anywhere() []string {
 	return []string{
 		"TestAgent", "TestEndToEnd", "TestEndToEndChanged", "TestEndToEndIdle", "TestEndToEndPeers", "TestExitCodes", "TestFilesInAndOut",
-		"TestLargeFiles", "TestOldAgentClient", "TestOldClients", "TestOutputForPrograms", "TestPort", "TestSDKItself", "TestSessionsEnd", "TestWhoMayCall",
+		"TestGiven", "TestHostileRouter", "TestLargeFiles", "TestOldAgentClient", "TestOldClients", "TestOutputForPrograms", "TestOwnServerAnswers", "TestPort", "TestSDKItself", "TestSessionsEnd", "TestWhoMayCall",
 	}
 }
 
@@ -48,6 +48,9 @@ func Templates(root, image string) (map[string]string, error) {
 		"agentcube-custom-template.yaml": interpreterText("agentcube", "custom-template", image, "", small),
 		"default-short-idle.yaml":        interpreterText("default", "short-idle", image, "sessionTimeout: 6s", small),
 		"default-short-life.yaml":        interpreterText("default", "short-life", image, "maxSessionDuration: 3s", small),
+		"default-strict.yaml":            interpreterText("default", "strict", image, "strict: true", small),
+		"default-given.yaml":             interpreterText("default", "given", image, "", "environment: [{name: TEMPLATE, value: template}, {name: GREETING, value: template}]\n    resources: {limits: {memory: 256Mi, ephemeral-storage: 128Mi}}"),
+		"own-server.yaml":                interpreterText("default", "own-server", image, "authMode: none\n  ports: [{port: 9000, pathPrefix: /}]", "command: [python3, -m, http.server, \"9000\", --directory, /]\n    resources: {limits: {memory: 256Mi, ephemeral-storage: 128Mi}}"),
 		"default-small.yaml":             interpreterText("default", "small", image, "", small),
 		"agent.yaml":                     agentText("agent", image, agentServer, "sessionTimeout: 15m\n  maxSessionDuration: 8h"),
 		"brief.yaml":                     agentText("brief", image, agentServer, "sessionTimeout: 6s"),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,7 +66,7 @@ func TestOwnServer(t *testing.T) {
 	c := srv.client(t)
 	s := create(t, c, client.CreateOptions{Template: "own", Managed: true})
 	for range 2 { // it can be done again when the first are gone
-		answer := srv.invoke(t, s, "start")
+		answer := invoke(t, srv.url, srv.token, s, "start")
 		var started int
 		var refused string
 		if _, err := fmt.Sscan(answer, &started, &refused); err != nil || refused != "Resource" {
@@ -76,21 +77,42 @@ func TestOwnServer(t *testing.T) {
 			t.Errorf("%d processes were started, with a limit of %d", started, limit)
 		}
 	}
-	if answer := srv.invoke(t, s, "lift"); answer != "refused" {
+	if answer := invoke(t, srv.url, srv.token, s, "lift"); answer != "refused" {
 		t.Errorf("lifting the limit: %q", answer)
 	}
 }
 
+// TestOwnServerAnswers: a template whose command serves by itself, without PicoD, is
+// reached by its creator alone.
+func TestOwnServerAnswers(t *testing.T) {
+	t.Parallel()
+	at := at(t)
+	s := create(t, at.client(t), client.CreateOptions{Template: "own-server", Managed: true})
+	if got := invoke(t, at.Router, at.Token, s, "etc/os-release"); !strings.Contains(got, "ID=") {
+		t.Errorf("the server answers %q", got)
+	}
+	path := at.Router + "/v1/namespaces/default/code-interpreters/own-server/invocations/etc/os-release"
+	for token, want := range map[string]int{at.Stranger: http.StatusNotFound, "": http.StatusUnauthorized} {
+		header := map[string]string{api.HeaderSessionID: s.ID}
+		if token != "" {
+			header["Authorization"] = "Bearer " + token
+		}
+		if status, body := request(t, http.MethodGet, path, header); status != want {
+			t.Errorf("somebody else: %d %s, want %d", status, body, want)
+		}
+	}
+}
+
 // invoke sends a request to a session's program, again while nothing listens yet.
-func (s *server) invoke(t *testing.T, session *client.Session, path string) string {
+func invoke(t *testing.T, router, token string, session *client.Session, path string) string {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
-			s.url+"/v1/namespaces/default/code-interpreters/"+session.Info.Name+"/invocations/"+path, nil)
+			router+"/v1/namespaces/default/code-interpreters/"+session.Info.Name+"/invocations/"+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Authorization", "Bearer "+s.token)
+		req.Header.Set("Authorization", "Bearer "+token)
 		req.Header.Set(api.HeaderSessionID, session.ID)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {

@@ -9,12 +9,29 @@ import (
 	"regexp"
 	"testing"
 
+	"github.com/volcano-sh/agentcube/client"
 	"github.com/volcano-sh/agentcube/test/e2e"
+	"github.com/volcano-sh/agentcube/test/kubernetes/cluster"
 )
 
 // anywhere runs the end-to-end tests that are no matter of one machine, as they are, as
-// a service account. The SDK's own are among them, with the README's code blocks.
+// a service account, first in gVisor and then in what the nodes have. The SDK's own are
+// among them, with the README's code blocks.
 func (w *world) anywhere(t *testing.T) {
+	token, stranger := w.account(t, "default", "walker", true), w.account(t, "default", "stranger", true)
+	w.allow(t, "default", "walker", release)
+	of := e2e.Installation{Manager: w.manager, Router: w.router, Token: token, Stranger: stranger, Lags: true}
+	for _, isolation := range []struct{ name, class string }{{"gvisor", cluster.GVisor}, {"runc", ""}} {
+		t.Run(isolation.name, func(t *testing.T) {
+			w.templates(t, isolation.class)
+			of.Isolation = isolation.name
+			runAnywhere(t, of)
+		})
+	}
+}
+
+// templates makes the templates of these tests, or changes them, and the chart's own.
+func (w *world) templates(t *testing.T, class string) {
 	root, err := filepath.Abs("../../..")
 	if err != nil {
 		t.Fatal(err)
@@ -24,12 +41,22 @@ func (w *world) anywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, text := range templates {
-		w.apply(t, []byte(text))
+		w.apply(t, []byte(text), class)
 	}
-	w.template(t, "default", "my-interpreter", object{"template": object{"image": pythonImage}})
-	token, stranger := w.account(t, "default", "walker", true), w.account(t, "default", "stranger", true)
-	w.allow(t, "default", "walker", release)
-	raw, err := json.Marshal(e2e.Installation{Manager: w.manager, Router: w.router, Token: token, Stranger: stranger, Isolation: "runc", Lags: true})
+	for name, template := range map[string]object{"my-interpreter": {"image": pythonImage}, client.DefaultTemplate: {}} {
+		if class != "" {
+			template["runtimeClassName"] = class
+		}
+		w.template(t, "default", name, object{"template": template})
+	}
+}
+
+func runAnywhere(t *testing.T, of e2e.Installation) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := json.Marshal(of)
 	if err != nil {
 		t.Fatal(err)
 	}

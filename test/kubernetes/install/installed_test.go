@@ -20,7 +20,6 @@ import (
 	"github.com/volcano-sh/agentcube/api/v1alpha1"
 	"github.com/volcano-sh/agentcube/client"
 	"github.com/volcano-sh/agentcube/internal/kubetemplate"
-	"github.com/volcano-sh/agentcube/internal/sandbox/kube/podspec"
 	"github.com/volcano-sh/agentcube/test/kubernetes/cluster"
 )
 
@@ -37,17 +36,7 @@ func TestInstalled(t *testing.T) {
 	t.Run("Faults", func(t *testing.T) { w.faults(t, token) })
 	t.Run("Figures", func(t *testing.T) { w.figures(t, token) })
 	t.Run("Encrypted", func(t *testing.T) { w.encrypted(t, token) })
-	t.Run("NothingLeft", func(t *testing.T) {
-		await(t, "no sandboxes", func() (bool, error) {
-			left := w.sandboxes(t)
-			for _, p := range left {
-				if p.Labels[podspec.LabelSandbox] != "" {
-					return false, errors.New(p.Name + " is left")
-				}
-			}
-			return true, nil
-		})
-	})
+	t.Run("NothingLeft", func(t *testing.T) { w.left(t, token) })
 }
 
 // template makes a CodeInterpreter.
@@ -60,11 +49,12 @@ func (w *world) template(t *testing.T, namespace, name string, spec object) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.apply(t, text)
+	w.apply(t, text, "")
 }
 
-// apply makes a template from its text, as JSON or YAML.
-func (w *world) apply(t *testing.T, text []byte) {
+// apply makes a template from its text, as JSON or YAML, or changes it. Unless it is "",
+// class is the runtime class of its Pods.
+func (w *world) apply(t *testing.T, text []byte, class string) {
 	t.Helper()
 	var u unstructured.Unstructured
 	if err := yaml.Unmarshal(text, &u.Object); err != nil {
@@ -76,9 +66,18 @@ func (w *world) apply(t *testing.T, text []byte) {
 			t.Fatal(err)
 		}
 	}
-	resource := kubetemplate.Resources()[u.GetKind()]
-	if _, err := w.dynamic.Resource(resource).Namespace(namespace).Create(t.Context(), &u, metav1.CreateOptions{}); err != nil {
-		t.Fatalf("make %s: %v", u.GetName(), err)
+	if class != "" {
+		of := []string{"spec", "template", "runtimeClassName"}
+		if u.GetKind() == api.KindAgentRuntime {
+			of = []string{"spec", "podTemplate", "spec", "runtimeClassName"}
+		}
+		if err := unstructured.SetNestedField(u.Object, class, of...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resource := w.dynamic.Resource(kubetemplate.Resources()[u.GetKind()]).Namespace(namespace)
+	if _, err := resource.Apply(t.Context(), u.GetName(), &u, metav1.ApplyOptions{FieldManager: "tests", Force: true}); err != nil {
+		t.Fatalf("apply %s: %v", u.GetName(), err)
 	}
 }
 
