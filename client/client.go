@@ -55,8 +55,8 @@ type Config struct {
 	// fails; default DefaultStallTimeout.
 	StallTimeout time.Duration
 	// PlainText has sessions reached without encryption from end to end also where
-	// the server offers it, as with an HTTPClient of one's own or a Router behind
-	// https://. Requests are signed all the same.
+	// the server offers it, as with an HTTPClient of one's own. It is for what ends TLS
+	// before the Router, such as an ingress. Requests are signed all the same.
 	PlainText bool
 	// Traceparent, when set, is asked before each request for the step of a trace that
 	// the request is part of, in the form of the header traceparent (W3C Trace Context),

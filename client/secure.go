@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -32,9 +33,10 @@ const wakeTimeout = 45 * time.Second
 
 // secured is how a session is reached with encryption from end to end, or nil where
 // that is not possible: the server does not offer it, nobody has the session's key,
-// or connections are not made by this package.
+// or connections are not made by this package. A Router at https:// is reached in the
+// same way: the name of the session tells it that this TLS is not its own.
 func (c *Client) secured(info api.Session, key *rsa.PrivateKey) (*secure, error) {
-	if key == nil || info.Secure == nil || c.plain || c.router.Scheme != "http" {
+	if key == nil || info.Secure == nil || c.plain {
 		return nil, nil
 	}
 	roots := x509.NewCertPool()
@@ -45,7 +47,7 @@ func (c *Client) secured(info api.Session, key *rsa.PrivateKey) (*secure, error)
 	own := sync.OnceValues(func() (*tls.Certificate, error) { return ownCertificate(key) })
 	router := c.router.Host
 	if c.router.Port() == "" {
-		router = net.JoinHostPort(c.router.Hostname(), "80")
+		router = net.JoinHostPort(c.router.Hostname(), map[string]string{"http": "80", "https": "443"}[c.router.Scheme])
 	}
 	transport := newTransport()
 	dial := transport.DialContext
@@ -95,6 +97,12 @@ func (c *Client) forget(s *secure) {
 	}
 }
 
+// notItsOwn explains that somebody else has answered in the place of a sandbox.
+func notItsOwn(router *url.URL, cause error) error {
+	return &ConnectError{URL: router.String(), Err: fmt.Errorf("the certificate shown is not that of the session's sandbox: something before the Router "+
+		"ends TLS, or is hostile. Have TLS pass through to the Router by its server name, or give up encryption from end to end (PlainText, --plain-text): %w", cause)}
+}
+
 // refusedInTLS reports whether a connection was refused before anything was sent.
 func refusedInTLS(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
@@ -110,6 +118,9 @@ const endKnown = 3 * time.Second
 func (c *Client) askWhy(ctx context.Context, in call, cause error) (again bool, _ error) {
 	if ctx.Err() != nil || in.secure == nil {
 		return false, cause
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](cause); ok {
+		return false, notItsOwn(in.base, cause)
 	}
 	for broke := time.Now(); ; {
 		info, err := c.GetSession(ctx, in.session)

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -137,21 +138,26 @@ func TestHostileRouter(t *testing.T) {
 		"nothing but plain text":    {nil, false},
 		"no certificate in the end": {&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, io.EOF }}, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			router := newImpostor(t, test.cfg)
-			c := connect(t, Config{BaseURL: controlPlane(t, certificate).URL, RouterURL: "http://" + router.Addr().String()})
-			s, err := c.CreateSession(t.Context(), CreateOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = s.Execute(t.Context(), ExecRequest{Command: []string{"secret-command"}})
-			router.mu.Lock()
-			defer router.mu.Unlock()
-			if got := strings.Contains(router.read.String(), "secret-command"); got != test.ok || (err == nil) != test.ok || !test.ok && strings.Contains(router.read.String(), "Bearer") {
-				t.Errorf("error %v, command read: %v", err, got)
-			}
-		})
+		for _, scheme := range []string{"http", "https"} {
+			t.Run(name+", "+scheme, func(t *testing.T) {
+				t.Parallel()
+				router := newImpostor(t, test.cfg)
+				c := connect(t, Config{BaseURL: controlPlane(t, certificate).URL, RouterURL: scheme + "://" + router.Addr().String()})
+				s, err := c.CreateSession(t.Context(), CreateOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = s.Execute(t.Context(), ExecRequest{Command: []string{"secret-command"}})
+				router.mu.Lock()
+				defer router.mu.Unlock()
+				if got := strings.Contains(router.read.String(), "secret-command"); got != test.ok || (err == nil) != test.ok || !test.ok && strings.Contains(router.read.String(), "Bearer") {
+					t.Errorf("error %v, command read: %v", err, got)
+				}
+				if name == "a certificate of its own" && (!errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "ends TLS, or is hostile")) {
+					t.Errorf("error %v does not say what it means", err)
+				}
+			})
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ func (a *app) connect() (*client.Client, error) {
 		RouterURL:          a.cfg.RouterURL,
 		Token:              a.cfg.APIToken,
 		UserAgent:          "agentcube-cli/" + a.Version,
+		PlainText:          a.plainText,
 	}
 	if a.server != "" {
 		cfg.WorkloadManagerURL, cfg.RouterURL = a.server, a.server

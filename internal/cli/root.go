@@ -30,6 +30,7 @@ type app struct {
 	Process
 	cfg        *config.Config
 	server     string
+	plainText  bool
 	output     string
 	verbose    bool
 	noProgress bool
@@ -79,6 +80,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetErr(a.Stderr)
 	root.SetFlagErrorFunc(usageError)
 	flags := root.PersistentFlags()
+	flags.BoolVar(&a.plainText, "plain-text", false, "do without encryption from end to end, as where something before the Router ends TLS")
 	flags.StringVar(&a.server, "server", "", "address of the server, for both planes (default http://localhost:8080)")
 	flags.StringVarP(&a.output, "output", "o", outputTable, "`format` of what is printed: table or json")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log to stderr what is going on")

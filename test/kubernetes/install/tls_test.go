@@ -3,8 +3,12 @@ package install
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,7 +26,7 @@ import (
 func (w *world) encrypted(t *testing.T, token string) {
 	const routerName = "router.agentcube.test"
 	ca, _ := w.secret(t, "router-tls", cluster.NodeIP)
-	w.secret(t, "manager-tls", "workloadmanager."+release+".svc", cluster.NodeIP)
+	managerCA, _ := w.secret(t, "manager-tls", "workloadmanager."+release+".svc", cluster.NodeIP)
 	_, shown := w.secret(t, "router-client", routerName)
 	w.helm(t, "upgrade", func(values object) {
 		values["tls"] = object{
@@ -67,6 +71,41 @@ func (w *world) encrypted(t *testing.T, token string) {
 	}
 	if resp, text, err = ask("DELETE", manager+"/v1/sessions/"+id, "", "", shown); err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("a client with the certificate: %v %s", err, text)
+	}
+	w.throughTLS(t, append(ca, managerCA...), token, manager, router)
+}
+
+// throughTLS upgrades to a Workload Manager that asks for no certificates, and uses
+// sessions that are encrypted as far as their sandbox, past the TLS of the Router.
+func (w *world) throughTLS(t *testing.T, authorities []byte, token, manager, router string) {
+	w.helm(t, "upgrade", func(values object) {
+		values["tls"] = object{"router": object{"secretName": "router-tls"}, "workloadmanager": object{"secretName": "manager-tls"}}
+	})
+	await(t, "those from before to be gone", func() (bool, error) {
+		n := len(w.parts(t))
+		return n == 4, fmt.Errorf("there are %d Pods", n)
+	})
+	file := filepath.Join(t.TempDir(), "authorities.pem")
+	if err := os.WriteFile(file, authorities, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const program = "from agentcube import CodeInterpreterClient\nwith CodeInterpreterClient() as c:\n" +
+		"    print(c.execute_command('echo past the Router'), len(c.audit_record().entries))\n"
+	for what, args := range map[string][]string{
+		"the command line": {places.program, "run", "--", "echo", "past the Router"},
+		"the Python SDK":   {places.interpreter, "-c", program},
+	} {
+		before := w.scrape(t, "router")["agentcube_router_tunnel_duration_seconds_count"]
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+file, "WORKLOAD_MANAGER_URL="+manager, "ROUTER_URL="+router, "API_TOKEN="+token, "PYTHONPATH="+places.sdk)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "past the Router") {
+			t.Errorf("%s: %s, %v", what, out, err)
+		}
+		await(t, what+" to have been carried unread", func() (bool, error) {
+			now := w.scrape(t, "router")["agentcube_router_tunnel_duration_seconds_count"]
+			return now > before, fmt.Errorf("connections were %v, and are %v", before, now)
+		})
 	}
 }
 

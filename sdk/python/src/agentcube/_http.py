@@ -44,6 +44,13 @@ _WAKE = 45.0
 _MAX_IDLE_SECONDS = 30.0
 
 
+_NOT_ITS_OWN = (
+    "the certificate shown is not that of the session's sandbox: something before the Router "
+    "ends TLS, or is hostile; have TLS pass through to the Router by its server name, or give "
+    "up encryption from end to end with encrypt=False: "
+)
+
+
 class TransportError(Exception):
     """No complete answer came.
 
@@ -319,6 +326,11 @@ class _TLSConnection(_Tunnel):
         try:
             plain.settimeout(self._handshake)
             self.sock = self._tls.wrap_socket(plain, server_hostname=self._server_name)
+        except ValueError as error:  # a certificate that is not trusted is one, and an OSError
+            plain.close()
+            if self._server_name == self.host or not isinstance(error, OSError):
+                raise
+            raise TransportError("connect", _NOT_ITS_OWN + str(error)) from error
         except BaseException:
             plain.close()
             raise

@@ -241,7 +241,7 @@ class Session(Calls):
         router = self.settings.router
         if secure is None or self._key is None or not self.settings.encrypt:
             return
-        if router.scheme == "http" and proxy_for(router) is None:
+        if proxy_for(router) is None:
             self._channel = Channel(secure, self._key)
 
     def _broken(self, request: Request, error: TransportError, began: float) -> bool:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from peer import Peer
 
-from agentcube import AgentCubeError, CodeInterpreterClient
+from agentcube import AgentCubeError, APIConnectionError, CodeInterpreterClient
 
 NAME = "s-1.session.agentcube"
 DONE = b'{"stdout": "", "stderr": "", "exit_code": 0, "duration": 0}'
@@ -114,7 +114,11 @@ def impostors() -> Iterator[list[Impostor]]:
 
 
 def client_of(
-    peer: Peer, make_client: MakeClient, secure: dict[str, str], router: Impostor
+    peer: Peer,
+    make_client: MakeClient,
+    secure: dict[str, str],
+    router: Impostor,
+    scheme: str = "http",
 ) -> CodeInterpreterClient:
     """A client of a session that can be reached by TLS, of which the Router is another."""
     described = {
@@ -127,7 +131,7 @@ def client_of(
     }
     peer.answer("POST", "/v1/code-interpreter", 200, {"sessionId": "s-1", "session": described})
     peer.answer("GET", "/v1/sessions/s-1", 200, described, times=1000)
-    return make_client(router_url=f"http://127.0.0.1:{router.port}", max_retries=0)
+    return make_client(router_url=f"{scheme}://127.0.0.1:{router.port}", max_retries=0)
 
 
 def use(
@@ -156,6 +160,34 @@ def test_the_sandbox_itself_is_spoken_to(
     done, read = use(peer, make_client, impostors, its.context(), its.certificate)
     assert done
     assert b"very-secret" in read
+
+
+def test_a_router_with_tls_of_its_own_is_passed(
+    peer: Peer, make_client: MakeClient, impostors: list[Impostor], its: Ends
+) -> None:
+    impostors.append(Impostor(its.context()))
+    secure = {"serverName": NAME, "certificate": its.certificate}
+    client_of(peer, make_client, secure, impostors[0], "https").execute_command("echo very-secret")
+    assert b"very-secret" in impostors[0].read
+
+
+def test_who_ends_tls_is_told_of(
+    peer: Peer,
+    make_client: MakeClient,
+    impostors: list[Impostor],
+    its: Ends,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A load balancer, whose certificate is good for its own name, reads nothing unasked."""
+    balancer = Ends(tmp_path, "balancer.example", "Authority")
+    monkeypatch.setenv("SSL_CERT_FILE", str(balancer.file))
+    impostors.append(Impostor(balancer.context()))
+    secure = {"serverName": NAME, "certificate": its.certificate}
+    client = client_of(peer, make_client, secure, impostors[0], "https")
+    with pytest.raises(APIConnectionError, match="ends TLS, or is hostile.*encrypt=False"):
+        client.execute_command("echo very-secret")
+    assert impostors[0].read == b""
 
 
 def test_another_certificate_is_refused(
