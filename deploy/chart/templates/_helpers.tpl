@@ -2,6 +2,12 @@
 {{- .Values.fullnameOverride | default (.Values.nameOverride | default "agentcube") | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* Begins the names of what belongs to no namespace, of which each installation has its own. */}}
+{{- define "agentcube.clusterName" -}}
+{{- $name := include "agentcube.fullname" . -}}
+{{- if or .Values.fullnameOverride (eq $name .Release.Namespace) }}{{ $name }}{{ else }}{{ $name }}-{{ .Release.Namespace }}{{ end -}}
+{{- end -}}
+
 {{- define "agentcube.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}

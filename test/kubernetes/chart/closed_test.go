@@ -1,10 +1,10 @@
 package chart
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,8 +18,13 @@ import (
 // resources are what the chart makes of a file of values.
 func resources(t *testing.T, values string) []unstructured.Unstructured {
 	t.Helper()
+	return decoded(t, rendered(t, values))
+}
+
+func decoded(t *testing.T, text string) []unstructured.Unstructured {
+	t.Helper()
 	var out []unstructured.Unstructured
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(rendered(t, values))), 4096)
+	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
 	for {
 		var u unstructured.Unstructured
 		err := decoder.Decode(&u.Object)

@@ -19,9 +19,15 @@ var masked = regexp.MustCompile(`(?m)^( +(?:bootstrap\.key|router\.key|router\.c
 // rendered is what the chart makes of a file of values.
 func rendered(t *testing.T, values string) string {
 	t.Helper()
-	text, ok := helm(t, "template", "agentcube", places.chart, "--namespace", "agentcube", "--values", values)
+	return renderedIn(t, "agentcube", "--values", values)
+}
+
+// renderedIn is what it makes of arguments for Helm, in a namespace.
+func renderedIn(t *testing.T, namespace string, args ...string) string {
+	t.Helper()
+	text, ok := helm(t, append([]string{"template", "agentcube", places.chart, "--namespace", namespace}, args...)...)
 	if !ok {
-		t.Fatalf("render %s: %s", values, text)
+		t.Fatalf("render %q: %s", args, text)
 	}
 	return masked.ReplaceAllString(string(text), "${1}...")
 }
