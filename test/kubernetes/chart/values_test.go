@@ -15,7 +15,7 @@ func TestValues(t *testing.T) {
 		values []string
 		want   string
 	}{
-		"as it is":                    {nil, "value: \"redis://redis.example:6379\""},
+		"as it is":                    {nil, "value: redis://redis.example:6379"},
 		"Redis by TLS":                {[]string{"redis.addr=rediss://r:1", "redis.tlsSecretName=t", "redis.clientCertificate=true"}, "value: /etc/agentcube/redis-tls/tls.crt"},
 		"no Redis":                    {[]string{"redis.addr="}, "redis.addr is required"},
 		"Redis with it":               {[]string{"redis.addr=", "redis.bundled.enabled=true"}, "value: redis://agentcube-valkey:6379"},
@@ -28,7 +28,7 @@ func TestValues(t *testing.T) {
 		"nobody is let in":            {append(mutual[:2:2], mutual[3]), "clientNames is required"},
 		"a value that is not one":     {[]string{"rediss.addr=x"}, "additional properties 'rediss' not allowed"},
 		"a wrong value":               {[]string{"router.replicas=0"}, "minimum: got 0, want 1"},
-		"any setting":                 {[]string{"router.config.maxConnections=9"}, "name: AGENTCUBE_MAX_CONNECTIONS\n              value: \"9\""},
+		"any setting":                 {[]string{"router.config.shutdownTimeout=30s"}, "name: AGENTCUBE_SHUTDOWN_TIMEOUT\n              value: 30s"},
 		"no audit record":             {[]string{"audit.enabled=false"}, "name: AGENTCUBE_AUDIT\n              value: \"false\""},
 		"an audit record that stays":  {[]string{"audit.volume.persistentVolumeClaim.claimName=kept"}, "- name: audit\n          persistentVolumeClaim:\n            claimName: kept"},
 	} {
