@@ -52,6 +52,8 @@ func pods() []Defence {
 			`	mount.ReadOnly = true`, ``, inPodspec("TestGolden")},
 		{"pod-network", Inside, "opens connections from a Pod", "internal/sandbox/kube/podspec/policies.go",
 			`{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}`, `{networkingv1.PolicyTypeIngress}`, inPodspec("TestPoliciesGolden")},
+		{"pod-machine", Inside, "asks Azure's server of machines for its node's secrets", "internal/sandbox/kube/podspec/policies.go",
+			`"168.63.129.16/32", `, ``, inPodspec("TestPoliciesGolden")},
 		{"pod-callers", Neighbour, "opens connections from another Pod in the Router's namespace", "internal/sandbox/kube/driver.go",
 			`if cfg.Callers.Namespace != "" && len(cfg.Callers.Labels) == 0 {`, `if false {`, Test{In: "internal/sandbox/kube", Name: "TestNewRefuses"}},
 	}

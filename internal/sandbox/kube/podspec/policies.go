@@ -88,11 +88,12 @@ func names() networkingv1.NetworkPolicyEgressRule {
 
 // privateV4 are the addresses of IPv4 that are not of the internet, by the IANA's
 // registry of special-purpose addresses: among them those of nodes, Pods, services
-// and of the metadata that clouds serve to machines.
+// and of the metadata that clouds serve to machines. 168.63.129.16 is public, and Azure's
+// for a server that gives a machine its secrets.
 func privateV4() []string {
 	return []string{
-		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-		"192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3",
+		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12",
+		"192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3",
 	}
 }
 
