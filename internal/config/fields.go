@@ -75,8 +75,8 @@ func (c *Config) define(p paths) {
 	fs.IntVar(&c.Standby, key("standby"), 2, "for how many templates, those used last, a process waits ready for the next start or resume, some 15 MiB each; 0: none")
 	fs.Var(&c.SnapshotBudget, key("snapshotBudget"), "most disk that paused sessions, checkpoints and prepared templates may take, such as 50Gi; 0: all but what is kept free")
 	fs.IntVar(&c.MaxSessionsPerOwner, key("maxSessionsPerOwner"), 0, "most living sessions of one owner; 0: no bound")
-	fs.IntVar(&c.MaxConcurrentRequests, key("maxConcurrentRequests"), 1000, "most requests in flight; 0: no bound")
-	fs.IntVar(&c.MaxRequestsPerOwner, key("maxRequestsPerOwner"), 800, "most requests of one owner in flight to sandboxes; 0: no bound")
+	fs.IntVar(&c.MaxConcurrentRequests, key("maxConcurrentRequests"), 1000, "most requests in flight, in each Router; 0: no bound")
+	fs.IntVar(&c.MaxRequestsPerOwner, key("maxRequestsPerOwner"), 800, "most requests of one owner in flight to sandboxes, in each Router; 0: no bound")
 	fs.IntVar(&c.MaxCreateRatePerOwner, key("maxCreateRatePerOwner"), 100, "most sessions and checkpoints of one owner made a second, on average over ten; 0: no bound")
 	fs.IntVar(&c.MaxConnections, key("maxConnections"), 4096, "most connections of clients; 0: no bound")
 
