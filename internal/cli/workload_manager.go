@@ -38,7 +38,7 @@ func newWorkloadManager(a *app) *cobra.Command {
 		},
 	}
 	a.cfg.BindFlags(cmd.Flags(), append(clusterSettings(),
-		"watchNamespace", "agentImage", "agentImagePullPolicy", "defaultImage", "defaultIsolation", "podPendingTimeout", "networkPolicies",
+		"watchNamespace", "agentImage", "agentImagePullPolicy", "agentImagePullSecrets", "defaultImage", "defaultIsolation", "podPendingTimeout", "networkPolicies",
 		"bootstrapKeyFile", "routerCertificateFile", "maxSandboxes", "maxSessionsPerOwner", "maxCreateRatePerOwner", "maxParallelStarts",
 		"sandboxCreateTimeout", "endedRetention",
 	)...)
@@ -92,7 +92,12 @@ func (w *workloadManager) openTemplates(ctx context.Context) (func() error, erro
 
 // pods are what the Pods of this installation have in common.
 func (w *workloadManager) pods() podspec.Settings {
-	return podspec.Settings{Home: w.cfg.Cluster.Namespace, AgentImage: w.cfg.Cluster.AgentImage, AgentPullPolicy: corev1.PullPolicy(w.cfg.Cluster.AgentImagePullPolicy)}
+	c := w.cfg.Cluster
+	s := podspec.Settings{Home: c.Namespace, AgentImage: c.AgentImage, AgentPullPolicy: corev1.PullPolicy(c.AgentImagePullPolicy)}
+	for _, name := range c.AgentImagePullSecrets {
+		s.PullSecrets = append(s.PullSecrets, corev1.LocalObjectReference{Name: name})
+	}
+	return s
 }
 
 // mayCall are the Pods that reach sandboxes, as the chart labels them.

@@ -22,6 +22,8 @@ type Cluster struct {
 	WatchNamespace string
 	// AgentImage has PicoD, and AgentImagePullPolicy is how it is pulled.
 	AgentImage, AgentImagePullPolicy string
+	// AgentImagePullSecrets are by what, in the namespaces of templates.
+	AgentImagePullSecrets List
 	// DefaultIsolation is that of Pods without a runtime class.
 	DefaultIsolation string
 	// PodPendingTimeout is how long a Pod may wait for a node with room.
@@ -40,6 +42,7 @@ func (c *Config) defineCluster(fs *pflag.FlagSet, key, path func(string) string)
 	fs.StringVar(&k.WatchNamespace, key("watchNamespace"), "", "the one namespace with templates and sessions; without: all")
 	fs.StringVar(&k.AgentImage, key("agentImage"), "", "image that PicoD is copied from into the Pods of sessions")
 	fs.StringVar(&k.AgentImagePullPolicy, key("agentImagePullPolicy"), "IfNotPresent", "how that is pulled: Always, IfNotPresent or Never")
+	fs.Var(&k.AgentImagePullSecrets, key("agentImagePullSecrets"), "secrets that it is pulled with, in the namespaces of templates")
 	fs.StringVar(&k.DefaultIsolation, key("defaultIsolation"), "runc", "what Pods without a runtime class are isolated by: none, runc, gvisor or kata")
 	fs.DurationVar(&k.PodPendingTimeout, key("podPendingTimeout"), time.Minute, "how long a Pod may wait for a node with room")
 	fs.BoolVar(&k.NetworkPolicies, key("networkPolicies"), true, "close sandboxes by network policies, but for the Router")

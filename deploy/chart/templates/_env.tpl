@@ -126,6 +126,12 @@ server-side apply refuses two.
   value: {{ include "agentcube.image" $ }}
 - name: AGENTCUBE_AGENT_IMAGE_PULL_POLICY
   value: {{ $.Values.image.pullPolicy }}
+{{- with $.Values.imagePullSecrets }}
+{{- $names := list }}
+{{- range . }}{{ $names = append $names .name }}{{ end }}
+- name: AGENTCUBE_AGENT_IMAGE_PULL_SECRETS
+  value: {{ join "," $names | quote }}
+{{- end }}
 - name: AGENTCUBE_DEFAULT_IMAGE
   value: {{ $.Values.sandbox.defaultImage | quote }}
 - name: AGENTCUBE_DEFAULT_ISOLATION
