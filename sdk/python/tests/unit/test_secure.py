@@ -185,7 +185,7 @@ def test_who_ends_tls_is_told_of(
     impostors.append(Impostor(balancer.context()))
     secure = {"serverName": NAME, "certificate": its.certificate}
     client = client_of(peer, make_client, secure, impostors[0], "https")
-    with pytest.raises(APIConnectionError, match="ends TLS, or is hostile.*encrypt=False"):
+    with pytest.raises(APIConnectionError, match=r"ends TLS, or is hostile.*encrypt=False"):
         client.execute_command("echo very-secret")
     assert impostors[0].read == b""
 
