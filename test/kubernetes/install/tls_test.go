@@ -73,6 +73,17 @@ func (w *world) encrypted(t *testing.T, token string) {
 		t.Errorf("a client with the certificate: %v %s", err, text)
 	}
 	w.throughTLS(t, append(ca, managerCA...), token, manager, router)
+	w.helm(t, "upgrade", nil) // what comes after speaks plain text again
+	w.replaced(t)
+}
+
+// replaced waits until the Pods from before an upgrade are gone.
+func (w *world) replaced(t *testing.T) {
+	t.Helper()
+	await(t, "those from before to be gone", func() (bool, error) {
+		n := len(w.parts(t))
+		return n == 4, fmt.Errorf("there are %d Pods", n)
+	})
 }
 
 // throughTLS upgrades to a Workload Manager that asks for no certificates, and uses
@@ -81,10 +92,7 @@ func (w *world) throughTLS(t *testing.T, authorities []byte, token, manager, rou
 	w.helm(t, "upgrade", func(values object) {
 		values["tls"] = object{"router": object{"secretName": "router-tls"}, "workloadmanager": object{"secretName": "manager-tls"}}
 	})
-	await(t, "those from before to be gone", func() (bool, error) {
-		n := len(w.parts(t))
-		return n == 4, fmt.Errorf("there are %d Pods", n)
-	})
+	w.replaced(t)
 	file := filepath.Join(t.TempDir(), "authorities.pem")
 	if err := os.WriteFile(file, authorities, 0o600); err != nil {
 		t.Fatal(err)
